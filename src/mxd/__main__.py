@@ -1,0 +1,5 @@
+"""`python -m mxd` is the `mxd` command."""
+
+from mxd.cli.main import main
+
+main()

@@ -1,0 +1,171 @@
+"""The flags of `mxd fit`, each with its default and unit."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from mxd.cli._types import COUNT, INTEGERS, NAMES, RATES
+from mxd.layers import ARCHITECTURES
+from mxd.training import LOSSES
+
+F = TypeVar("F", bound=Callable[..., Any])
+Option = Callable[[Any], Any]
+
+_AS_RECIPE = "[default: the recipe's]"
+
+TEXT_OPTIONS: list[Option] = [
+    click.option(
+        "--text",
+        help="Text to train on: a data set's id, a dataset folder, a .jsonl[.gz], .parquet or .txt "
+        "file, a folder or glob of those, or python-stdlib.  [required]",
+    ),
+    click.option(
+        "--eval-text",
+        help="Text to evaluate on; documents it shares with --text are not trained on.  "
+        "[default: a held-out part of --text]",
+    ),
+    click.option(
+        "--holdout", type=float, default=0.05, show_default=True,
+        help="Share of the documents held out where there is no --eval-text.",
+    ),
+    click.option(
+        "--text-column", default="text", show_default=True, help="Column that holds the text."
+    ),
+    click.option(
+        "--doc-column", default="doc", show_default=True,
+        help="Column that names a record's document; equal values are one document.",
+    ),
+    click.option("--text-name", help="Configuration of a data set that has several."),
+    click.option(
+        "--text-split", default="train", show_default=True, help="Split of a data set."
+    ),
+    click.option(
+        "--context", type=COUNT, default=128, show_default=True, help="Tokens in a context."
+    ),
+    click.option(
+        "--separator", type=click.Choice(["eos", "bos", "none"]), default="eos", show_default=True,
+        help="Token between two documents in a context.",
+    ),
+    click.option(
+        "--exclude-from-training", type=NAMES,
+        help="Tokens not trained on: bos, eos, pad, unk, all, or tokens as spelt.  [default: none]",
+    ),
+    click.option(
+        "--exclude-from-evaluation", type=NAMES,
+        help="Tokens not counted in evaluation, likewise.  [default: none]",
+    ),
+    click.option(
+        "--on-exhausted", type=click.Choice(["repeat", "stop"]), default="repeat",
+        show_default=True, help="When the text ends before --tokens: another epoch, or stop.",
+    ),
+]  # fmt: skip
+
+LAYER_OPTIONS: list[Option] = [
+    click.option("--layers", type=INTEGERS, help="Blocks whose MLP is taken apart, from 0."),
+    click.option(
+        "--site", type=NAMES,
+        help="Modules to take apart by name, for blocks whose MLP is not found by itself.",
+    ),
+    click.option(
+        "--arch", type=NAMES, default="mxd,transcoder,skip_transcoder", show_default=True,
+        help=f"Architectures: {', '.join(ARCHITECTURES)}.",
+    ),
+    click.option("--k", type=INTEGERS, default="32", show_default=True, help="Active units, K."),
+    click.option(
+        "--expansion", type=float, default=32, show_default=True,
+        help="Width, in units of d, of the transcoder that all layers have the parameters of.",
+    ),
+    click.option("--width", type=COUNT, help="Number of units N, instead of --expansion."),
+    click.option(
+        "--d-hidden", type=COUNT, help="Width H of the dense hidden units.  [default: the MLP's]"
+    ),
+    click.option("--activation", help="Activation of those, by its name.  [default: the MLP's]"),
+    click.option(
+        "--sparsity", type=click.Choice(["topk", "l1"]), default="topk", show_default=True,
+        help="Top-k, or a penalty on the coefficients.",
+    ),
+    click.option("--random-k", is_flag=True, help="Draw K anew at each step from K ± K/2."),
+    click.option("--unit-norm", is_flag=True, help="Keep modulators or decoder rows at unit norm."),
+    click.option(
+        "--shared-experts", type=int, default=0, show_default=True,
+        help="Experts of an MxD that are always on; they count among the K.",
+    ),
+]  # fmt: skip
+
+TRAINING_OPTIONS: list[Option] = [
+    click.option("--tokens", type=COUNT, help=f"Training tokens.  {_AS_RECIPE}"),
+    click.option(
+        "--recipe", type=click.Choice(["auto", "paper", "small"]), default="auto",
+        show_default=True,
+        help="Named recipe; auto takes small below 10,000 steps and paper from there on.",
+    ),
+    click.option(
+        "--seed", type=INTEGERS, default="42", show_default=True,
+        help="Seeds; several train a layer for each. The first also orders the text.",
+    ),
+    click.option(
+        "--lr", type=RATES, help=f"Learning rates; several train a layer for each.  {_AS_RECIPE}"
+    ),
+    click.option("--loss", help=f"Loss: {', '.join(LOSSES)}.  {_AS_RECIPE}"),
+    click.option("--batch-tokens", type=COUNT, help=f"Tokens in a step.  {_AS_RECIPE}"),
+    click.option("--clip-norm", type=float, help=f"Largest norm of a gradient.  {_AS_RECIPE}"),
+    click.option(
+        "--l1-coefficient", type=float, help=f"Weight of the l1 penalty.  {_AS_RECIPE}"
+    ),
+    click.option(
+        "--auxk-coefficient", type=float,
+        help=f"Weight of the loss that revives dead units; 0 is off.  {_AS_RECIPE}",
+    ),
+    click.option(
+        "--precision", type=click.Choice(["auto", "float32", "bf16"]), default="auto",
+        show_default=True,
+        help="Matrix products in training; auto is bf16 where the hardware has it.",
+    ),
+    click.option(
+        "--buffer-contexts", type=COUNT, help=f"Contexts in the shuffle buffer.  {_AS_RECIPE}"
+    ),
+    click.option(
+        "--harvest-contexts", type=COUNT,
+        help=f"Contexts in a forward pass of the language model.  {_AS_RECIPE}",
+    ),
+]  # fmt: skip
+
+RUN_OPTIONS: list[Option] = [
+    click.option(
+        "--out", type=click.Path(path_type=Path),
+        help="Folder of the run.  [default: the next free mxd-fit-MODEL]",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace the run in --out."),
+    click.option("--device", default="cpu", show_default=True, help="Such as cpu, cuda, cuda:1."),
+    click.option(
+        "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "auto"]),
+        default="float32", show_default=True, help="Type that the language model is loaded in.",
+    ),
+    click.option("--revision", help="Commit or branch of the model on the hub."),
+    click.option(
+        "--log-every", type=COUNT, default=50, show_default=True,
+        help="Steps between two lines of metrics.",
+    ),
+    click.option(
+        "--trackers", type=NAMES, help="Further trackers: wandb, trackio.  [default: none]"
+    ),
+    click.option(
+        "--json", "json_file", type=click.Path(path_type=Path),
+        help="File for the record of the run, as in its run.json.",
+    ),
+]  # fmt: skip
+
+FIT_OPTIONS = TEXT_OPTIONS + LAYER_OPTIONS + TRAINING_OPTIONS + RUN_OPTIONS
+
+
+def options(wanted: Sequence[Option]) -> Callable[[F], F]:
+    """Decorate a command with options, in the order they are listed."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(wanted):
+            command = option(command)
+        return command
+
+    return decorate

@@ -1,0 +1,77 @@
+"""Preallocated storage for rows of activations."""
+
+import logging
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+SiteActivations = dict[str, tuple[Float[Tensor, "tokens _d_in"], Float[Tensor, "tokens _d_out"]]]
+"""For each site, what its layer receives and what it adds; widths may differ between sites."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Rows(NamedTuple):
+    """Activations of some tokens at every site."""
+
+    sites: SiteActivations
+    token_ids: Int64[Tensor, " tokens"]
+
+    def slice(self, start: int, stop: int) -> "Rows":
+        """A view of consecutive rows."""
+        sites = {name: (x[start:stop], y[start:stop]) for name, (x, y) in self.sites.items()}
+        return Rows(sites, self.token_ids[start:stop])
+
+
+class RowBuffer:
+    """Room for a fixed number of rows; allocated once, when the first rows tell their widths.
+
+    Args:
+        capacity: Rows.
+        device: Where the rows are kept.
+        dtype: What activations are kept as.
+    """
+
+    def __init__(self, capacity: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.capacity = capacity
+        self._device = device
+        self._dtype = dtype
+        self._stored: Rows | None = None
+
+    def write(self, slots: Int64[Tensor, " tokens"], rows: Rows) -> None:
+        """Overwrite these slots with rows."""
+        stored = self._stored or self._allocate(rows)
+        slots = slots.to(self._device)
+        for name, (x, y) in rows.sites.items():
+            for store, new in zip(stored.sites[name], (x, y), strict=True):
+                store.index_copy_(0, slots, new.to(self._device, self._dtype))
+        stored.token_ids.index_copy_(0, slots, rows.token_ids.to(self._device))
+
+    def read(self, slots: Int64[Tensor, " tokens"]) -> Rows:
+        """Copy the rows of these slots."""
+        assert self._stored is not None
+        slots = slots.to(self._device)
+        sites = {
+            name: (x.index_select(0, slots), y.index_select(0, slots))
+            for name, (x, y) in self._stored.sites.items()
+        }
+        return Rows(sites, self._stored.token_ids[slots])
+
+    def view(self, count: int) -> Rows:
+        """A view of the first rows."""
+        assert self._stored is not None
+        return self._stored.slice(0, count)
+
+    def _allocate(self, like: Rows) -> Rows:
+        def empty(x: Float[Tensor, "tokens width"]) -> Float[Tensor, "capacity width"]:
+            shape = (self.capacity, x.shape[1])
+            return torch.empty(shape, dtype=self._dtype, device=self._device)
+
+        sites = {name: (empty(x), empty(y)) for name, (x, y) in like.sites.items()}
+        token_ids = torch.empty(self.capacity, dtype=torch.int64, device=self._device)
+        self._stored = Rows(sites, token_ids)
+        size = sum(t.nbytes for pair in sites.values() for t in pair) / 2**20
+        _logger.info("buffer of %d tokens: %.0f MiB on %s", self.capacity, size, self._device)
+        return self._stored

@@ -1,0 +1,145 @@
+"""Readers of text files: each yields records with their place, a piece at a time."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from mxd.data.records import TOKEN_COLUMN, wanted_columns
+from mxd.data.text_options import TextOptions
+from mxd.errors import UserError
+
+Located = tuple[str, Any]
+"""Where a record stands ("file, line 3"), and the record."""
+
+_BOM = b"\xef\xbb\xbf"
+_PARQUET_ROWS = 256
+
+
+def read_json_lines(path: Path, _options: TextOptions | None = None) -> Iterator[Located]:
+    r"""One record for each line of a JSON-lines file, gzipped or not, split on \n only.
+
+    Raises:
+        UserError: A line is not UTF-8 or not JSON, or the file is damaged.
+    """
+    with _file_errors(path), _open_binary(path) as file:
+        for number, line in enumerate(file, start=1):
+            if number == 1:
+                line = line.removeprefix(_BOM)
+            if line.strip():
+                yield f"{path}, line {number}", _parse(line, path, number)
+
+
+def holds_json_lines(path: Path, options: TextOptions) -> bool:
+    """Whether a file's first record is one that documents can be made of.
+
+    Folders hold other `.json` files too (manifests, settings), which are no text.
+    """
+    try:
+        _, record = next(read_json_lines(path))
+    except (UserError, StopIteration):
+        return False
+    return isinstance(record, dict) and (options.column in record or TOKEN_COLUMN in record)
+
+
+def read_text(path: Path, options: TextOptions) -> Iterator[Located]:
+    """The whole of a text file as one record.
+
+    Raises:
+        UserError: The file is not UTF-8.
+    """
+    with _file_errors(path):
+        raw = path.read_bytes()
+    try:
+        text = raw.removeprefix(_BOM).decode("utf-8")
+    except UnicodeDecodeError as error:
+        start = error.start + (len(_BOM) if raw.startswith(_BOM) else 0)
+        raise _not_utf8(path, f"byte {raw[start]:#04x} at offset {start}") from error
+    yield str(path), {options.column: text}
+
+
+def read_parquet(path: Path, options: TextOptions) -> Iterator[Located]:
+    """One record for each row of a Parquet file, of the wanted columns only.
+
+    Raises:
+        UserError: The file is damaged or has no column of text.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = 0
+    with _file_errors(path):
+        try:
+            with pq.ParquetFile(path) as file:
+                columns = wanted_columns(file.schema_arrow.names, options, str(path))
+                for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=columns):
+                    for record in batch.to_pylist():
+                        row += 1
+                        yield f"{path}, row {row}", record
+        except pa.ArrowInvalid as error:
+            raise _damaged(path, "Parquet file", error) from error
+
+
+READERS: dict[str, Callable[[Path, TextOptions], Iterator[Located]]] = {
+    ".jsonl": read_json_lines,
+    ".jsonl.gz": read_json_lines,
+    ".json": read_json_lines,
+    ".json.gz": read_json_lines,
+    ".parquet": read_parquet,
+    ".txt": read_text,
+}
+"""The reader for each ending of a file's name."""
+
+
+def ending(path: Path) -> str | None:
+    """The supported ending of a file's name, or None."""
+    name = path.name.lower()
+    return next((suffix for suffix in READERS if name.endswith(suffix)), None)
+
+
+def _open_binary(path: Path) -> gzip.GzipFile | IO[bytes]:
+    if path.name.lower().endswith(".gz"):
+        return gzip.open(path, "rb")
+    return path.open("rb")
+
+
+def _parse(line: bytes, path: Path, number: int) -> Any:
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        place = f"byte {line[error.start]:#04x} at offset {error.start} of line {number}"
+        raise _not_utf8(path, place) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"got invalid JSON in {path}, line {number} ({error}), expected one JSON object on "
+            "each line; mend or remove that line"
+        ) from error
+
+
+@contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(path, "gzip file", error) from error
+    except OSError as error:
+        raise UserError(
+            f"got {path}, expected a file that can be read; mend this: {error.strerror or error}"
+        ) from error
+
+
+def _damaged(path: Path, kind: str, error: Exception) -> UserError:
+    return UserError(
+        f"got {path}, expected a whole {kind}, but it is truncated or damaged ({error}); "
+        "fetch or write it again"
+    )
+
+
+def _not_utf8(path: Path, place: str) -> UserError:
+    return UserError(
+        f"got {place} in {path}, expected UTF-8 text; convert the file to UTF-8, for example "
+        "with iconv"
+    )

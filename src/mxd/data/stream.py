@@ -1,0 +1,187 @@
+"""The shuffled stream of activations that layers are trained on."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from mxd.data.buffer import RowBuffer, Rows, SiteActivations
+from mxd.data.harvest import Harvest, Harvester
+from mxd.data.packing import Contexts
+from mxd.errors import UserError
+
+
+class ActivationBatch(NamedTuple):
+    """Activations of tokens from many contexts, in random order."""
+
+    sites: SiteActivations
+    """For each site's name, x (tokens, d_in) and y (tokens, d_out)."""
+    token_ids: Int64[Tensor, " tokens"]
+    """The token that each row belongs to."""
+    tokens: int
+    """Tokens served so far, this batch included."""
+
+
+class ActivationStream:
+    """Activations of a frozen model, shuffled through a buffer of constant size.
+
+    The buffer is filled once. Batches are drawn from it in random order; when a share of it is
+    served, new activations overwrite exactly the rows that were served. So every token of an
+    epoch that is not excluded is served once, and nothing but the batch is copied. The order
+    depends on the seed and the contexts alone, never on torch's global random state.
+
+    Iterating after a `break` goes on where it stopped. When the text ends, what is in the buffer
+    is served to the last row, so the last batch may be smaller.
+
+    Args:
+        harvest: One pass of the model: token ids (contexts, length), on the device where
+            `contexts` put them, to {site: (x (..., d_in), y (..., d_out))}.
+        contexts: Batches of contexts; iterated again for each epoch.
+        batch_tokens: Tokens in a batch.
+        buffer_tokens: Tokens in the buffer. It is made no larger than `max_tokens` needs.
+        refill: Share of the buffer that is served before it is filled up, in whole batches.
+        harvest_contexts: Contexts in one pass of the model.
+        device: Where the buffer and the batches live.
+        dtype: What activations are kept as; bfloat16 halves the memory.
+        excluded_token_ids: Tokens whose activations are left out.
+        on_exhausted: At the end of the text, "repeat" it or "stop".
+        seed: Seed of the order.
+        max_tokens: Tokens after which to stop, rounded up to whole batches; None for no limit.
+
+    Raises:
+        UserError: An argument is out of range. While iterating: an epoch holds fewer tokens than
+            a batch, or activations are not finite.
+    """
+
+    def __init__(
+        self,
+        *,
+        harvest: Harvest,
+        contexts: Iterable[Contexts],
+        batch_tokens: int = 4096,
+        buffer_tokens: int = 524_288,
+        refill: float = 0.5,
+        harvest_contexts: int = 32,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        excluded_token_ids: Sequence[int] = (),
+        on_exhausted: Literal["repeat", "stop"] = "repeat",
+        seed: int = 42,
+        max_tokens: int | None = None,
+    ) -> None:
+        _check(batch_tokens, buffer_tokens, refill, harvest_contexts, on_exhausted, max_tokens)
+        self._batch_tokens = batch_tokens
+        self._refill = refill
+        self._budget = None if max_tokens is None else -(-max_tokens // batch_tokens) * batch_tokens
+        capacity = buffer_tokens if self._budget is None else min(buffer_tokens, self._budget)
+        self._buffer = RowBuffer(capacity, torch.device(device), dtype)
+        self._harvester = Harvester(
+            harvest,
+            contexts,
+            contexts_per_pass=harvest_contexts,
+            dtype=dtype,
+            excluded_token_ids=excluded_token_ids,
+            repeat=on_exhausted == "repeat",
+            least_tokens=batch_tokens,
+        )
+        self._incoming = iter(self._harvester)
+        self._left_over: Rows | None = None
+        self._stored = 0
+        self._first_slots: Int64[Tensor, " slots"] | None = None
+        self._generator = torch.Generator().manual_seed(seed)
+        self._batches = self._serve()
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all token ids that went through the model so far, for the run's record."""
+        return self._harvester.fingerprint
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is being harvested, from 1."""
+        return self._harvester.epoch
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that the buffer has room for."""
+        return self._buffer.capacity
+
+    def __iter__(self) -> Iterator[ActivationBatch]:
+        return self._batches
+
+    def first_buffer(self) -> SiteActivations:
+        """The activations in the buffer, to start parameters at their means; serves nothing.
+
+        Returns:
+            For each site, views of x (tokens, d_in) and y (tokens, d_out); the stream overwrites
+            them when it is iterated.
+        """
+        return self._buffer.view(len(self._filled_slots())).sites
+
+    def _serve(self) -> Iterator[ActivationBatch]:
+        live = self._filled_slots()
+        last_round, served = len(live) < self.capacity, 0
+        while len(live):
+            order = live[torch.randperm(len(live), generator=self._generator)]
+            quota = len(order) if last_round else self._round_tokens()
+            for start in range(0, quota, self._batch_tokens):
+                rows = self._buffer.read(order[start : start + self._batch_tokens])
+                served += len(rows.token_ids)
+                yield ActivationBatch(rows.sites, rows.token_ids, served)
+            refilled = self._fill(order[:quota])
+            last_round = len(refilled) < quota
+            live = torch.cat([order[quota:], refilled])
+
+    def _round_tokens(self) -> int:
+        """Tokens to serve between two fillings: whole batches."""
+        batches = int(self.capacity * self._refill) // self._batch_tokens
+        return max(batches, 1) * self._batch_tokens
+
+    def _filled_slots(self) -> Int64[Tensor, " slots"]:
+        if self._first_slots is None:
+            self._first_slots = self._fill(torch.arange(self.capacity))
+        return self._first_slots
+
+    def _fill(self, slots: Int64[Tensor, " slots"]) -> Int64[Tensor, " filled"]:
+        """Overwrite slots with new rows; fewer are filled when text or budget end."""
+        if self._budget is not None:
+            slots = slots[: self._budget - self._stored]
+        filled = 0
+        while filled < len(slots):
+            rows = self._left_over or next(self._incoming, None)
+            if rows is None:
+                break
+            taken = min(len(rows.token_ids), len(slots) - filled)
+            self._buffer.write(slots[filled : filled + taken], rows.slice(0, taken))
+            filled += taken
+            rest = len(rows.token_ids) - taken
+            self._left_over = rows.slice(taken, taken + rest) if rest else None
+        self._stored += filled
+        return slots[:filled]
+
+
+def _check(
+    batch_tokens: int,
+    buffer_tokens: int,
+    refill: float,
+    harvest_contexts: int,
+    on_exhausted: str,
+    max_tokens: int | None,
+) -> None:
+    least = {"batch_tokens": batch_tokens, "harvest_contexts": harvest_contexts}
+    if max_tokens is not None:
+        least["max_tokens"] = max_tokens
+    for name, value in least.items():
+        if value < 1:
+            raise UserError(f"got {name}={value}, expected 1 or more; give a positive number")
+    if buffer_tokens < batch_tokens:
+        raise UserError(
+            f"got buffer_tokens={buffer_tokens}, expected at least batch_tokens={batch_tokens}; "
+            "make the buffer larger or the batches smaller"
+        )
+    if not 0 < refill <= 1:
+        raise UserError(f"got refill={refill}, expected above 0 and at most 1; 0.5 is usual")
+    if on_exhausted not in ("repeat", "stop"):
+        raise UserError(f"got on_exhausted={on_exhausted!r}, expected 'repeat' or 'stop'")

@@ -1,0 +1,22 @@
+"""The frozen model: find its MLPs, capture what goes in and out, graft layers in and out."""
+
+from mxd.host._compatible import BaseModelMismatch
+from mxd.host._site import MLPSite, site_fingerprint
+from mxd.host.capture import capture, record
+from mxd.host.find import find_mlps, find_site
+from mxd.host.graft import graft
+from mxd.host.loading import check_device, load_model, load_tokenizer
+
+__all__ = [
+    "BaseModelMismatch",
+    "MLPSite",
+    "capture",
+    "check_device",
+    "find_mlps",
+    "find_site",
+    "graft",
+    "load_model",
+    "load_tokenizer",
+    "record",
+    "site_fingerprint",
+]

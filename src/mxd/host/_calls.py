@@ -1,0 +1,63 @@
+"""What a module was called with, and calling models without a trace."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+
+def tensor_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors that a call passed, positional ones first."""
+    return [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+
+
+def token_ids_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """The token ids that a language model was called with, or None (it was given embeddings)."""
+    ids = kwargs.get("input_ids", args[0] if args else None)
+    return ids if isinstance(ids, Tensor) and not ids.is_floating_point() else None
+
+
+def token_shape_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """(batch, sequence) of a call of a language model, or None where it cannot be told."""
+    ids = token_ids_of(args, kwargs)
+    if ids is not None:
+        return tuple(ids.shape)
+    embeddings = kwargs.get("inputs_embeds")
+    return tuple(embeddings.shape[:-1]) if isinstance(embeddings, Tensor) else None
+
+
+@contextlib.contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every module gets its own flag back."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in flags:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+def dummy_token_ids(model: nn.Module) -> Int[Tensor, "2 3"]:
+    """A few ids that any vocabulary has, on the model's device."""
+    parameter = next(model.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    return torch.arange(1, 7, device=device).reshape(2, 3) % _vocabulary_size(model)
+
+
+def _vocabulary_size(model: nn.Module) -> int:
+    size = getattr(text_config(model), "vocab_size", None)
+    return size if isinstance(size, int) and size > 0 else 2
+
+
+def text_config(model: nn.Module) -> Any:
+    """The part of a model's configuration that describes its language model, or None."""
+    config: Any = getattr(model, "config", None)
+    return config.get_text_config() if hasattr(config, "get_text_config") else config

@@ -1,0 +1,88 @@
+"""Numbers and text as people read them."""
+
+import math
+import unicodedata
+from typing import Any
+
+NOTHING = "–"
+"""Stands where a figure has no meaning."""
+
+_PICTURES = 0x2400  # the block of Unicode that draws control characters
+
+
+def number(value: Any) -> float | None:
+    """The value as a float, or None where it is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def decimal(value: Any, digits: int = 3) -> str:
+    """Three decimals, and two significant digits of what three decimals would not show."""
+    found = number(value)
+    if found is None:
+        return NOTHING
+    shown = (
+        f"{found:.{digits}f}" if abs(found) >= 10 ** (1 - digits) or not found else f"{found:.2g}"
+    )
+    return shown.replace("-", "−")
+
+
+def percent(value: Any) -> str:
+    """A share as per cent."""
+    found = number(value)
+    if found is None:
+        return NOTHING
+    share = 100 * found
+    digits = 0 if not share else 1 if abs(share) >= 1 else 2
+    return f"{share:.{digits}f} %".replace("-", "−")
+
+
+def count(value: Any) -> str:
+    """A count with thousands set apart."""
+    found = number(value)
+    return NOTHING if found is None else f"{found:,.0f}".replace(",", "\u202f")
+
+
+def compact(value: Any) -> str:
+    """A large count in thousands, millions, billions."""
+    found = number(value)
+    if found is None:
+        return NOTHING
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(found) >= 0.9995 * size:
+            return (
+                f"{found / size:.3g} {unit}"
+                if found < 999.5 * size
+                else f"{found / size:.0f} {unit}"
+            )
+    return f"{found:.0f}"
+
+
+def increase(value: Any, standard_error: Any) -> str:
+    """A signed increase and the half-width of its 95 % interval."""
+    found, error = number(value), number(standard_error)
+    if found is None:
+        return NOTHING
+    signed = f"{found:+.4f}".replace("-", "−")
+    return signed if error is None else f"{signed} ± {1.96 * error:.4f}"
+
+
+def visible(text: Any) -> str:
+    """Text with its control characters drawn, so that a line break in a token is seen."""
+    drawn = str(text).replace("\r\n", "\n").replace("\n", "↵").replace("\t", "⇥")
+    return "".join(
+        character if unicodedata.category(character) != "Cc" else _picture(character)
+        for character in drawn
+    )
+
+
+def one_line(text: Any, limit: int = 90) -> str:
+    """Text on one line, its middle left out where it is longer than a title can be."""
+    flat = " ".join(visible(text).split())
+    half = (limit - 1) // 2
+    return flat if len(flat) <= limit else f"{flat[:half]}…{flat[-half:]}"
+
+
+def _picture(character: str) -> str:
+    return chr(_PICTURES + ord(character)) if ord(character) < 0x20 else "\N{REPLACEMENT CHARACTER}"

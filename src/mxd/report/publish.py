@@ -1,0 +1,81 @@
+"""Everything that a run's folder shows of an evaluation: figures and report.html."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mxd.report.figures import draw_activity, draw_frontier, draw_training
+from mxd.report.html import write_report
+
+
+def publish(
+    folder: Path,
+    *,
+    title: str,
+    record: dict[str, Any],
+    evaluation: dict[str, Any],
+    units: Sequence[dict[str, Any]] = (),
+    units_of: str | None = None,
+    steered: dict[str, Any] | None = None,
+) -> Path:
+    """Draw the figures of a run and write its report.
+
+    Args:
+        folder: the run's folder.
+        title: title of the report.
+        record: content of run.json.
+        evaluation: the document of `mxd eval --json`.
+        units: units worth seeing, as `UnitExamples.to_dict` gives them.
+        units_of: the student they belong to.
+        steered: a text with and without a unit turned up, as a dictionary.
+
+    Returns:
+        The path of report.html.
+    """
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    rows = _rows(folder / "metrics.jsonl")
+    drawn = draw_frontier(evaluation, figures / "frontier")
+    drawn += draw_activity(evaluation, figures / "activity")
+    if rows:
+        drawn += draw_training(rows, figures / "training")
+    command = " ".join(record.get("command") or []) or "mxd.fit"
+    return write_report(
+        folder / "report.html",
+        title=title,
+        run=record,
+        evaluation=evaluation,
+        pictures=[path for path in drawn if path.suffix == ".png"],
+        units=units,
+        units_of=units_of,
+        steered=steered,
+        notes=notes(folder, record),
+        commands={"frontier": command, "activity": command, "training": command},
+    )
+
+
+def notes(folder: Path, record: dict[str, Any]) -> list[str]:
+    """What a reader must know before trusting the figures."""
+    falling, smallest = [], None
+    for entry in record.get("students") or []:
+        path = folder / "layers" / entry["site"] / entry["name"] / "config.json"
+        training = json.loads(path.read_text(encoding="utf-8")).get("training") or {}
+        smallest = training.get("tokens", smallest)
+        if training.get("still_falling"):
+            falling.append(entry["name"])
+    found = []
+    if falling:
+        found.append(
+            f"After {smallest:,} tokens the error of these students was still falling (by more "
+            f"than 2 % over the last tenth of the run): {', '.join(falling)}."
+        )
+    if record.get("complete") is False:
+        found.append("The run was interrupted before its token budget was used.")
+    return found
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

@@ -1,0 +1,105 @@
+"""From a recipe and the sites of a model to freshly initialised students."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from mxd.errors import UserError
+from mxd.host import MLPSite, site_fingerprint
+from mxd.layers import Layer, Provenance, SparseLayer
+from mxd.layers import build as build_layer
+from mxd.training.recipe import Recipe, StudentSpec
+from mxd.training.schedule import Schedule
+from mxd.training.student import Student
+
+
+def build_students(
+    recipe: Recipe,
+    sites: Sequence[MLPSite],
+    means: Mapping[str, Tensor],
+    *,
+    base_model: str | None,
+    revision: str | None,
+    excluded_token_ids: tuple[int, ...],
+) -> list[Student]:
+    """One student for each site and spec of the recipe, its output bias at the mean output.
+
+    Args:
+        recipe: the recipe.
+        sites: where to train.
+        means: mean of y over training tokens for each site's name, (d_out,).
+        base_model: name of the base model, for the layers' provenance.
+        revision: its commit, where known.
+        excluded_token_ids: tokens left out of training.
+
+    Raises:
+        UserError: K larger than N, or a site whose activation or hidden width is unknown.
+    """
+    students: dict[tuple[str, str], Student] = {}
+    schedule = Schedule.of(recipe.optimizer, recipe.tokens)
+    for site in sites:
+        fingerprint = site_fingerprint(site)
+        for spec in recipe.students:
+            layer = new_layer(recipe, spec, site)
+            name = student_name(spec, layer)
+            if (site.name, name) in students:  # a dense control has no K to vary
+                continue
+            layer.start_bias_at(means[site.name].to(layer.bias.device))
+            layer.provenance = Provenance(
+                base_model=base_model,
+                base_revision=revision,
+                base_fingerprint=fingerprint,
+                site=site.name,
+                student=name,
+                seed=spec.seed,
+                excluded_token_ids=excluded_token_ids,
+            )
+            students[site.name, name] = Student(
+                name,
+                site.name,
+                layer,
+                lr=spec.lr or recipe.optimizer.learning_rate(spec.architecture),
+                seed=spec.seed,
+                recipe=recipe.optimizer,
+                schedule=schedule,
+            )
+    return list(students.values())
+
+
+def new_layer(recipe: Recipe, spec: StudentSpec, site: MLPSite) -> Layer:
+    """A freshly initialised layer of a spec for a site; its seed alone decides its start."""
+    options = recipe.layer
+    d_hidden = options.d_hidden or site.d_hidden
+    activation = options.activation or site.activation
+    dense = spec.architecture in ("mxd", "dense_mlp", "mlp_transcoder")
+    if dense and (d_hidden is None or activation is None):
+        missing = "width of the hidden units" if d_hidden is None else "activation"
+        raise UserError(
+            f"the {missing} of {site.name} could not be read from the model; give it "
+            f"({'d_hidden' if d_hidden is None else 'activation'}, for example "
+            f"{4 * site.d_in if d_hidden is None else 'gelu'})"
+        )
+    d_hidden = d_hidden or 4 * site.d_in
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        layer = build_layer(
+            spec.architecture,
+            d_in=site.d_in,
+            d_out=site.d_out,
+            d_hidden=d_hidden,
+            activation=activation or "gelu",
+            glu=bool(site.glu),
+            k=spec.k,
+            width=options.width,
+            expansion=options.expansion,
+            options=options.options(),
+        )
+    return layer.to(recipe.device)
+
+
+def student_name(spec: StudentSpec, layer: Layer) -> str:
+    """`<architecture>-k<k>-w<width>-s<seed>`; a learning rate of its own is added behind."""
+    k = spec.k if isinstance(layer, SparseLayer) else 0
+    name = f"{spec.architecture}-k{k}-w{layer.config.n_units}-s{spec.seed}"
+    return name if spec.lr is None else f"{name}-lr{spec.lr:g}"

@@ -1,0 +1,268 @@
+"""Train any number of layers from one pass of a frozen language model."""
+
+import logging
+import platform
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from mxd._version import __version__
+from mxd.data import ActivationStream, Document, pack, special_token_ids
+from mxd.host import MLPSite, capture, check_device, find_site, site_fingerprint
+from mxd.layers import take_statistics
+from mxd.training.build import build_students
+from mxd.training.metrics_log import MetricsLog
+from mxd.training.precision import autocast
+from mxd.training.recipe import Recipe
+from mxd.training.run import Run, student_folder
+from mxd.training.run_folder import check_free, write_run, writing
+from mxd.training.student import Student
+from mxd.training.summary import summarise
+from mxd.training.text import training_documents
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is; given to the caller now and then."""
+
+    tokens: int
+    """Tokens trained on."""
+    total: int
+    """Token budget."""
+    seconds: float
+    """Time since the first step."""
+    rows: list[dict[str, Any]]
+    """The newest metrics of every student."""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def fit(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    documents: Iterable[Document] | None = None,
+    base_model: str | None = None,
+    command: Sequence[str] | None = None,
+    on_progress: OnProgress | None = None,
+) -> Run:
+    """Train the recipe's students on the model's activations, all from one pass of the model.
+
+    Args:
+        model: a frozen causal language model from transformers; it is not changed.
+        tokenizer: its tokenizer.
+        recipe: what to train, on what, and how.
+        out: folder to write the run to; None keeps it in memory.
+        overwrite: replace an earlier run in that folder.
+        documents: documents to train on instead of the recipe's text; it is up to the caller that
+            evaluation documents are not among them.
+        base_model: name to record for the base model; None takes the one transformers knows.
+        command: the command line to record.
+        on_progress: called after every `log_every` steps.
+
+    Returns:
+        The run: its layers, in evaluation mode, and its record.
+
+    Raises:
+        UserError: something about model, text, recipe or folder that the caller can mend. Nothing
+            half-written is left behind.
+    """
+    check_device(recipe.device)
+    check_device(recipe.buffer.device)
+    if out is not None:
+        check_free(Path(out), overwrite)
+    model.eval()
+    sites = resolve_sites(model, recipe)
+    excluded = special_token_ids(tokenizer, recipe.text.exclusion.exclude_from_training)
+    if documents is None:
+        documents = training_documents(recipe.text, recipe.seed)
+    stream = _stream(model, tokenizer, recipe, sites, documents, excluded)
+    means = {name: _mean(y) for name, (_, y) in stream.first_buffer().items()}
+    base_model = base_model or getattr(getattr(model, "config", None), "_name_or_path", None)
+    revision = getattr(getattr(model, "config", None), "_commit_hash", None)
+    students = build_students(
+        recipe,
+        sites,
+        means,
+        base_model=base_model,
+        revision=revision,
+        excluded_token_ids=excluded,
+    )
+    record = _record(recipe, sites, students, base_model, revision, command)
+    with ExitStack() as stack:
+        folder = None if out is None else stack.enter_context(writing(Path(out), overwrite))
+        if folder is not None:
+            write_run(folder, record)
+        log = stack.enter_context(MetricsLog(folder, recipe.trackers, recipe.to_dict()))
+        try:
+            _train(recipe, stream, students, log, on_progress)
+        except KeyboardInterrupt:
+            record["complete"] = False
+            _finish(recipe, stream, students, record, folder)
+            raise
+        return _finish(recipe, stream, students, record, folder)
+
+
+def resolve_sites(model: nn.Module, recipe: Recipe) -> list[MLPSite]:
+    """The sites that a recipe names, each once.
+
+    Raises:
+        UserError: a layer out of range, a block without an MLP, or no such module.
+    """
+    wanted: list[int | str] = [*recipe.layers, *recipe.sites]
+    found = [find_site(model, which) for which in wanted]
+    return list({site.name: site for site in found}.values())
+
+
+def _mean(y: Tensor) -> Tensor:
+    """The mean over tokens, summed in float64 without a second copy of the buffer."""
+    total = sum((part.double().sum(0) for part in y.split(65_536)), torch.zeros(()).to(y.device))
+    return (total / len(y)).float()
+
+
+def _stream(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    sites: list[MLPSite],
+    documents: Iterable[Document],
+    excluded: tuple[int, ...],
+) -> ActivationStream:
+    buffer, contexts = recipe.buffer, recipe.text.contexts
+    batch_tokens = recipe.optimizer.batch_tokens
+    return ActivationStream(
+        harvest=lambda ids: capture(model, sites, ids.to(recipe.device)),
+        contexts=pack(documents, tokenizer, contexts, contexts_per_batch=buffer.harvest_contexts),
+        batch_tokens=batch_tokens,
+        buffer_tokens=max(buffer.contexts * contexts.length, batch_tokens),
+        refill=buffer.refill,
+        harvest_contexts=buffer.harvest_contexts,
+        device=buffer.device,
+        dtype=getattr(torch, buffer.dtype),
+        excluded_token_ids=excluded,
+        on_exhausted="repeat" if recipe.text.on_exhausted == "repeat" else "stop",
+        seed=recipe.seed,
+        max_tokens=recipe.tokens,
+    )
+
+
+def _train(
+    recipe: Recipe,
+    stream: ActivationStream,
+    students: list[Student],
+    log: MetricsLog,
+    on_progress: OnProgress | None,
+) -> None:
+    device = torch.device(recipe.device)
+    total = -(-recipe.tokens // recipe.optimizer.batch_tokens) * recipe.optimizer.batch_tokens
+    started = perf_counter()
+    step = tokens = reported = 0
+    for step, batch in enumerate(stream, start=1):
+        placed = {
+            name: (x.to(device, torch.float32), y.to(device, torch.float32))
+            for name, (x, y) in batch.sites.items()
+        }
+        for student in students:
+            x, y = placed[student.site]
+            fed = y if student.layer.reads == "output" else x
+            student.step(fed, y, autocast(recipe.precision, device))
+        tokens = batch.tokens
+        if step % recipe.log_every == 0 or tokens >= total:
+            _report(step, tokens, total, started, students, log, on_progress)
+            reported = step
+    if step > reported:  # the text ended before the budget
+        _report(step, tokens, total, started, students, log, on_progress)
+    logger.info("trained %d students for %d steps", len(students), step)
+
+
+def _report(
+    step: int,
+    tokens: int,
+    total: int,
+    started: float,
+    students: list[Student],
+    log: MetricsLog,
+    on_progress: OnProgress | None,
+) -> None:
+    seconds = perf_counter() - started
+    rows: list[dict[str, Any]] = []
+    for student in students:
+        window = student.take_window()._asdict()
+        rows.append(
+            {"step": step, "tokens": tokens, "site": student.site, "student": student.name}
+            | window
+            | {"seconds": seconds, "tokens_per_second": tokens / seconds}
+        )
+        log.row(rows[-1])
+    if on_progress is not None:
+        on_progress(Progress(tokens, total, seconds, rows))
+
+
+def _finish(
+    recipe: Recipe,
+    stream: ActivationStream,
+    students: list[Student],
+    record: dict[str, Any],
+    folder: Path | None,
+) -> Run:
+    buffer = stream.first_buffer()
+    layers: dict[str, dict[str, Any]] = {}
+    for student in students:
+        layer = student.layer.eval()
+        take_statistics(layer, *buffer[student.site])
+        layer.provenance.training = summarise(student, recipe, stream)
+        layers.setdefault(student.site, {})[student.name] = layer
+        if folder is not None:
+            layer.save_pretrained(student_folder(folder, student.site, student.name))
+    record["data"] = {
+        "fingerprint": stream.fingerprint,
+        "epochs": stream.epoch,
+        "tokens_trained": max(student.tokens for student in students),
+    }
+    record.setdefault("complete", True)
+    if folder is not None:
+        write_run(folder, record)
+    return Run(recipe, layers, record, folder)
+
+
+def _record(
+    recipe: Recipe,
+    sites: list[MLPSite],
+    students: list[Student],
+    base_model: str | None,
+    revision: str | None,
+    command: Sequence[str] | None,
+) -> dict[str, Any]:
+    return {
+        "base_model": {
+            "name": base_model,
+            "revision": revision,
+            "sites": {site.name: site_fingerprint(site) for site in sites},
+        },
+        "command": list(command or []),
+        "recipe": recipe.to_dict(),
+        "seeds": {"run": recipe.seed, "students": sorted({s.seed for s in students})},
+        "students": [{"site": s.site, "name": s.name, "lr": s.lr} for s in students],
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"mxd": __version__, "python": platform.python_version(), "platform": sys.platform}
+    packages = ("torch", "transformers", "datasets", "tokenizers", "numpy")
+    return found | {package: version(package) for package in packages}

@@ -1,0 +1,320 @@
+"""The recipe: everything that decides what a run computes, in one tree of documented fields."""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from mxd.data import ContextOptions, ExclusionOptions, TextOptions
+from mxd.errors import UserError
+from mxd.layers import ARCHITECTURES, activation
+from mxd.training.losses import loss_function
+
+PRECISIONS = ("auto", "float32", "bf16")
+EXHAUSTED = ("repeat", "stop")
+
+
+def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UserError(f"got {what} {value!r}, expected one of {', '.join(known)}")
+
+
+def _at_least(what: str, value: int | float, least: int) -> None:
+    if not value >= least:  # NaN too
+        raise UserError(f"got {what}={value}, expected at least {least}")
+
+
+def _share(what: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise UserError(f"got {what}={value}, expected a share from 0 to 1")
+
+
+def _rate(what: str, value: float) -> None:
+    if not 0 < value < 10:
+        raise UserError(f"got learning rate {value!r} for {what}, expected for example 1e-4")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRecipe:
+    """Which text is trained on, and which is kept for evaluation."""
+
+    source: str
+    """A Hugging Face dataset id, a dataset folder, a .jsonl[.gz], .parquet or .txt file, a folder
+    or glob of those, or `python-stdlib`."""
+    options: TextOptions = field(default_factory=TextOptions)
+    """How documents are read from the source."""
+    eval_source: str | None = None
+    """Text to evaluate on; documents it shares with the source are not trained on. None holds a
+    part of the source out."""
+    holdout: float = 0.05
+    """Share of the source's documents that is held out where there is no text to evaluate on."""
+    contexts: ContextOptions = field(default_factory=ContextOptions)
+    """How documents are packed into contexts."""
+    exclusion: ExclusionOptions = field(default_factory=ExclusionOptions)
+    """Special tokens left out of training or evaluation."""
+    on_exhausted: str = "repeat"
+    """What to do when the text ends before the token budget: `repeat` (another epoch) or `stop`."""
+
+    def __post_init__(self) -> None:
+        _one_of("on_exhausted", self.on_exhausted, EXHAUSTED)
+        if not 0 < self.holdout < 1:
+            raise UserError(
+                f"got holdout={self.holdout}, expected a share above 0 and below 1, such as 0.05"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BufferRecipe:
+    """The buffer that activations are shuffled in."""
+
+    contexts: int = 128 * 32
+    """Contexts that the buffer holds."""
+    refill: float = 0.5
+    """Share of the buffer that is served before it is filled up and shuffled again."""
+    harvest_contexts: int = 32
+    """Contexts in each forward pass of the language model."""
+    device: str = "cpu"
+    """Where the buffer lives; CPU memory leaves an accelerator's memory to the layers."""
+    dtype: str = "float32"
+    """Type it stores activations in: `float32`, or `bfloat16` for half the memory."""
+
+    def __post_init__(self) -> None:
+        _at_least("contexts", self.contexts, 1)
+        _at_least("harvest_contexts", self.harvest_contexts, 1)
+        _one_of("dtype", self.dtype, ("float32", "bfloat16"))
+        if not 0 < self.refill <= 1:
+            raise UserError(f"got refill={self.refill}, expected a share above 0 and up to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRecipe:
+    """Options of the layers beside their architecture and K."""
+
+    expansion: float = 32.0
+    """Width of the transcoder, in units of d, whose parameters every layer is matched to."""
+    width: int | None = None
+    """Number of experts or latents, instead of matching parameters."""
+    d_hidden: int | None = None
+    """H, width of the dense hidden units; None takes the base MLP's own."""
+    activation: str | None = None
+    """φ of the dense hidden units, by its name in transformers; None takes the base MLP's own."""
+    sparsity: str = "topk"
+    """`topk`, or `l1` (a penalty on the coefficients in place of top-k)."""
+    random_k: bool = False
+    """Draw K anew at each step from K ± K/2."""
+    unit_norm: bool = False
+    """Keep modulators or decoder rows at unit norm (not where the rows start at zero)."""
+    shared_experts: int = 0
+    """Experts of an MxD that are always on."""
+
+    def __post_init__(self) -> None:
+        _one_of("sparsity", self.sparsity, ("topk", "l1"))
+        if self.activation is not None:
+            activation(self.activation)
+        if not self.expansion > 0:
+            raise UserError(f"got expansion={self.expansion}, expected more than 0, for example 32")
+        for name in ("width", "d_hidden"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
+        _at_least("shared_experts", self.shared_experts, 0)
+
+    def options(self) -> dict[str, Any]:
+        """The fields that a layer's configuration takes."""
+        names = ("sparsity", "random_k", "unit_norm", "shared_experts")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerRecipe:
+    """How the layers are trained."""
+
+    loss: str = "normalized_mse"
+    """`normalized_mse`, or `reference` (the reference code's)."""
+    lr: dict[str, float] = field(default_factory=dict)
+    """Learning rate for single architectures; the others have `default_lr`."""
+    default_lr: float = 1e-4
+    """Learning rate of AdamW."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay rates."""
+    weight_decay: float = 0.0
+    """AdamW's weight decay."""
+    warmup_steps: int = 5000
+    """Steps of linear warm-up, at most."""
+    warmup_share: float = 0.04
+    """Share of all steps that warm-up takes at most; the smaller of the two counts."""
+    decay_share: float = 0.0
+    """Share of all steps, at the end, over which the learning rate falls linearly to zero."""
+    batch_tokens: int = 4096
+    """Tokens in a step."""
+    clip_norm: float | None = None
+    """Largest norm of a layer's gradient; None leaves gradients as they are."""
+    l1_coefficient: float = 1e-3
+    """Weight of the mean sum of coefficients in the loss, for `l1` layers."""
+    auxk_coefficient: float = 0.0
+    """Weight of the auxiliary loss that lets dead units reconstruct the error; 0 turns it off."""
+    auxk_units: int | None = None
+    """Dead units that the auxiliary loss uses for a token; None takes half of d_out."""
+    dead_after_tokens: int = 1_000_000
+    """Tokens without firing after which a unit counts as dead in training."""
+
+    def __post_init__(self) -> None:
+        loss_function(self.loss)
+        _at_least("batch_tokens", self.batch_tokens, 1)
+        _at_least("warmup_steps", self.warmup_steps, 0)
+        for name, rate in {**self.lr, "default_lr": self.default_lr}.items():
+            _rate(name, rate)
+        for name in self.lr:
+            _one_of("architecture", name, tuple(ARCHITECTURES))
+        for name in ("warmup_share", "decay_share"):
+            _share(name, getattr(self, name))
+        for name in ("weight_decay", "l1_coefficient", "auxk_coefficient"):
+            _at_least(name, getattr(self, name), 0)
+        _at_least("dead_after_tokens", self.dead_after_tokens, 1)
+        if self.auxk_units is not None:
+            _at_least("auxk_units", self.auxk_units, 1)
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise UserError(f"got clip_norm={self.clip_norm}, expected more than 0, or None")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"got betas={self.betas}, expected two numbers from 0 to below 1")
+
+    def learning_rate(self, architecture: str) -> float:
+        """The learning rate of an architecture."""
+        return self.lr.get(architecture, self.default_lr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSpec:
+    """One layer to train at each site."""
+
+    architecture: str
+    """`mxd`, `transcoder`, `skip_transcoder`, `topk_autoencoder`, `dense_mlp`, `mlp_transcoder`."""
+    k: int = 32
+    """Active units for a token."""
+    seed: int = 42
+    """Seed of its initialisation."""
+    lr: float | None = None
+    """Learning rate, instead of the recipe's; several at once make a grid."""
+
+    def __post_init__(self) -> None:
+        _one_of("architecture", self.architecture, tuple(ARCHITECTURES))
+        _at_least("k", self.k, 1)
+        if self.lr is not None:
+            _rate(self.architecture, self.lr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A run: text, sites, students and how they are trained."""
+
+    text: TextRecipe
+    """Text for training and evaluation."""
+    layers: tuple[int, ...] = ()
+    """Indices of the blocks whose MLP is taken apart."""
+    sites: tuple[str, ...] = ()
+    """Modules to take apart by name, in addition to `layers`."""
+    students: tuple[StudentSpec, ...] = (StudentSpec(architecture="mxd"),)
+    """Layers to train at each site, all from one pass of the language model."""
+    tokens: int = 480_000_000
+    """Token budget of the training."""
+    layer: LayerRecipe = field(default_factory=LayerRecipe)
+    """Options of the layers."""
+    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    """How they are trained."""
+    buffer: BufferRecipe = field(default_factory=BufferRecipe)
+    """The buffer that activations are shuffled in."""
+    seed: int = 42
+    """Seed of the order of activations and of the split of the text."""
+    precision: str = "auto"
+    """Matrix products in training: `float32`, `bf16` (autocast; weights and optimizer stay in
+    float32), or `auto` (bf16 where the hardware multiplies it natively)."""
+    device: str = "cpu"
+    """Where the language model and the layers run."""
+    log_every: int = 50
+    """Steps between two lines of metrics."""
+    trackers: tuple[str, ...] = ()
+    """Further trackers: `wandb`, `trackio` (both need the extra `trackers`)."""
+    name: str = "custom"
+    """Which named recipe this began as."""
+
+    def __post_init__(self) -> None:
+        _one_of("precision", self.precision, PRECISIONS)
+        _at_least("tokens", self.tokens, 1)
+        _at_least("log_every", self.log_every, 1)
+        if not self.students:
+            raise UserError("got no students, expected at least one architecture to train")
+        if not self.layers and not self.sites:
+            raise UserError("got no layers and no sites, expected at least one MLP to take apart")
+        for tracker in self.trackers:
+            _one_of("tracker", tracker, ("wandb", "trackio"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole tree, ready for JSON."""
+        return asdict(self)
+
+
+def paper(text: TextRecipe, **changes: Any) -> Recipe:
+    """The paper's recipe (section 4 and appendix D): 480 M tokens, learning rate 1e-4, constant."""
+    optimizer = OptimizerRecipe(loss="reference", warmup_share=1.0)
+    return replace(
+        Recipe(text=text, optimizer=optimizer, name="paper", **_sites(changes)), **changes
+    )
+
+
+def small(text: TextRecipe, **changes: Any) -> Recipe:
+    """A recipe for hundreds to thousands of steps: larger steps, short warm-up, a smaller buffer.
+
+    The learning rates are the best of a grid on the bundled models (docs/results.md).
+    """
+    optimizer = OptimizerRecipe(
+        lr=SMALL_LEARNING_RATES, default_lr=1e-3, decay_share=0.2, clip_norm=1.0
+    )
+    recipe = Recipe(
+        text=text,
+        optimizer=optimizer,
+        buffer=BufferRecipe(contexts=1024),
+        tokens=2_000_000,
+        name="small",
+        **_sites(changes),
+    )
+    return replace(recipe, **changes)
+
+
+SMALL_LEARNING_RATES = {
+    "mxd": 1e-3,
+    "transcoder": 1e-3,
+    "skip_transcoder": 1e-3,
+    "topk_autoencoder": 1e-3,
+    "dense_mlp": 1e-3,
+    "mlp_transcoder": 1e-3,
+}
+
+RECIPES = {"paper": paper, "small": small}
+
+
+def named_recipe(name: str, text: TextRecipe, **changes: Any) -> Recipe:
+    """A recipe by name, with fields changed.
+
+    Raises:
+        UserError: unknown name, or a field out of range.
+    """
+    _one_of("recipe", name, tuple(RECIPES))
+    return RECIPES[name](text, **changes)
+
+
+def _sites(changes: dict[str, Any]) -> dict[str, Any]:
+    return {name: changes[name] for name in ("layers", "sites") if name in changes}
+
+
+def changed(recipe: Recipe, **parts: dict[str, Any]) -> Recipe:
+    """A recipe with fields of its parts replaced; values that are None leave a field as it is.
+
+    Args:
+        recipe: the recipe.
+        parts: for a part (`layer`, `optimizer`, `buffer`), its fields and their new values.
+
+    Raises:
+        UserError: a value out of range.
+    """
+    given = {
+        part: replace(getattr(recipe, part), **{k: v for k, v in fields.items() if v is not None})
+        for part, fields in parts.items()
+    }
+    return replace(recipe, **given)

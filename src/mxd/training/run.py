@@ -1,0 +1,114 @@
+"""What a training run leaves behind, in memory or in its folder."""
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from mxd.errors import UserError
+from mxd.layers import Layer, load
+from mxd.training.recipe import Recipe
+from mxd.training.run_folder import read_run
+
+T = TypeVar("T")
+
+
+@dataclass
+class Run:
+    """A finished or loaded run."""
+
+    recipe: Recipe
+    """What was run."""
+    layers: dict[str, dict[str, Layer]]
+    """The layers by site's name and student's name."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """The content of run.json."""
+    folder: Path | None = None
+    """Where it is stored; None for a run in memory."""
+
+    @property
+    def base_model(self) -> str | None:
+        """Hub id or folder of the base model."""
+        base = self.record.get("base_model")
+        name = base.get("name") if isinstance(base, dict) else None
+        return name if isinstance(name, str) else None
+
+
+def open_run(folder: str | Path) -> Run:
+    """Load a run from its folder.
+
+    Raises:
+        UserError: no run there, or something in it is damaged.
+    """
+    folder = Path(folder)
+    record = read_run(folder)
+    recipe = from_dict(Recipe, record.get("recipe"), folder / "run.json")
+    layers: dict[str, dict[str, Layer]] = {}
+    entries = record.get("students")
+    for entry in entries if isinstance(entries, list) else []:
+        path = _inside(folder, entry)
+        layers.setdefault(entry["site"], {})[entry["name"]] = load(path)
+    if not layers:
+        raise UserError(f"run {folder} has no layers, expected at least one trained student")
+    return Run(recipe, layers, record, folder)
+
+
+def student_folder(run_folder: Path, site: str, student: str) -> Path:
+    """Where a student's layer is stored within its run."""
+    return run_folder / "layers" / site / student
+
+
+def _inside(folder: Path, entry: Any) -> Path:
+    if not isinstance(entry, dict) or not all(
+        isinstance(entry.get(k), str) for k in ("site", "name")
+    ):
+        raise UserError(f"{folder / 'run.json'} is damaged: expected students with site and name")
+    path = student_folder(folder, entry["site"], entry["name"])
+    unreadable = "\0" in str(path)
+    if unreadable or (folder / "layers").resolve() not in path.resolve().parents:
+        raise UserError(
+            f"{folder / 'run.json'} names a layer outside its folder: {entry['name']!r}"
+        )
+    return path
+
+
+def from_dict(cls: type[T], value: Any, where: Path) -> T:
+    """A dataclass tree from what `asdict` and JSON made of it.
+
+    Raises:
+        UserError: a field is missing, unknown or out of range.
+    """
+    try:
+        built: T = _build(cls, value)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise UserError(f"{where} does not hold a {cls.__name__}: {error}") from None
+    return built
+
+
+def _build(kind: Any, value: Any) -> Any:
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        known = {f.name for f in fields(kind)}
+        unknown = sorted(set(value) - known)
+        if unknown:
+            raise KeyError(f"unknown fields {unknown}")
+        return kind(**{k: _build(hints[k], v) for k, v in value.items()})  # type: ignore[operator]
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)[0]
+        return tuple(_build(inner, item) for item in _of_type(list, value))
+    if get_origin(kind) is dict:
+        inner = get_args(kind)[1]
+        return {key: _build(inner, item) for key, item in _of_type(dict, value).items()}
+    if isinstance(kind, type):
+        return _of_type(kind, value)
+    if get_origin(kind) is Literal:  # the dataclass checks its choices itself
+        return _of_type(str, value)
+    plain = [option for option in get_args(kind) if option is not type(None)]
+    return None if value is None else _build(plain[0], value)
+
+
+def _of_type(kind: type, value: Any) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise TypeError(f"got {value!r}, expected {kind.__name__}")
+    return value

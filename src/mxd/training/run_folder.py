@@ -1,0 +1,98 @@
+"""A run's folder: made when there is something to write, taken away when the run fails."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mxd.errors import UserError
+
+FORMAT, FORMAT_VERSION = "mxd-run", 1
+RUN_FILE = "run.json"
+_MAX_JSON_BYTES = 64 << 20
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Make sure that a run may be written here, before any work is done.
+
+    Raises:
+        UserError: something is there already and may not be replaced.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise UserError(f"output {folder} is a file, expected the name of a folder to write")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise UserError(
+            f"output folder {folder} exists; choose another, or pass --overwrite to replace it"
+        )
+    if not (folder / RUN_FILE).is_file():
+        raise UserError(
+            f"{folder} is not the folder of a run, so it is not overwritten; choose another"
+        )
+
+
+@contextmanager
+def writing(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """A new run's folder. An error takes it away again and puts back what it replaced.
+
+    Ctrl-C is no error: what has been written stays.
+    """
+    check_free(folder, overwrite)
+    replaced = folder.absolute().with_name(f".{folder.absolute().name}.replaced")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            folder.rename(replaced)
+        folder.mkdir()
+    except OSError as error:
+        raise UserError(f"cannot write output folder {folder}: {error.strerror}") from None
+    try:
+        yield folder
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)
+        if replaced.exists():
+            replaced.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def write_run(folder: Path, content: dict[str, Any]) -> None:
+    """Write run.json as a whole."""
+    text = json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, indent=2)
+    temporary = folder / f".{RUN_FILE}.new"
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(folder / RUN_FILE)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read and check run.json.
+
+    Raises:
+        UserError: no such run, or one of another format.
+    """
+    path = folder / RUN_FILE
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is no run: it has no {RUN_FILE}; expected a folder `mxd fit` wrote"
+        )
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise UserError(
+            f"{path} has {path.stat().st_size} bytes, expected at most {_MAX_JSON_BYTES}"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: expected JSON, {error}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path} is not the record of a run (no format {FORMAT!r})")
+    if content.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {content.get('format_version')!r}, expected "
+            f"{FORMAT_VERSION}; update mxd"
+        )
+    return content

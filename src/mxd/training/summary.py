@@ -1,0 +1,29 @@
+"""The training summary that goes into a layer's folder."""
+
+from typing import Any
+
+from mxd.data import ActivationStream
+from mxd.training.recipe import Recipe
+from mxd.training.student import Student
+
+
+def summarise(student: Student, recipe: Recipe, stream: ActivationStream) -> dict[str, Any]:
+    """The training summary of a layer's config.json."""
+    history = student.nmse_history
+    tenth = max(1, len(history) // 10)
+    last = sum(history[-tenth:]) / tenth if history else None
+    before = sum(history[-2 * tenth : -tenth]) / tenth if len(history) >= 2 * tenth else None
+    return {
+        "recipe": recipe.name,
+        "text": recipe.text.source,
+        "tokens": student.tokens,
+        "steps": student.steps,
+        "epochs": stream.epoch,
+        "loss": recipe.optimizer.loss,
+        "lr": student.lr,
+        "precision": recipe.precision,
+        "nmse_last_tenth": last,
+        "nmse_tenth_before": before,
+        "still_falling": None if last is None or before is None else last < 0.98 * before,
+        "data_fingerprint": stream.fingerprint,
+    }

@@ -1,0 +1,50 @@
+"""Which documents are trained on and which are kept for evaluation: never the same ones."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from mxd.data import (
+    Document,
+    DocumentSource,
+    document_keys,
+    open_documents,
+    split_documents,
+    without_documents,
+)
+from mxd.training.recipe import TextRecipe
+
+MAX_EVALUATION_DOCUMENTS = 20_000
+"""Documents of an evaluation source that are looked at, so that a stream without end can be one."""
+
+
+def training_documents(text: TextRecipe, seed: int) -> DocumentSource:
+    """The documents to train on: the source without the part or the documents held out.
+
+    Raises:
+        UserError: a source cannot be read or holds no text.
+    """
+    source = open_documents(text.source, text.options)
+    if text.eval_source is None:
+        return split_documents(source, holdout=text.holdout, seed=seed)[0]
+    return without_documents(source, document_keys(evaluation_documents(text, seed)))
+
+
+def evaluation_documents(text: TextRecipe, seed: int) -> DocumentSource:
+    """The documents to evaluate on, none of which is trained on.
+
+    Raises:
+        UserError: a source cannot be read or holds no text.
+    """
+    if text.eval_source is None:
+        source = open_documents(text.source, text.options)
+        return split_documents(source, holdout=text.holdout, seed=seed)[1]
+    return first_documents(open_documents(text.eval_source, text.options))
+
+
+def first_documents(source: DocumentSource) -> DocumentSource:
+    """At most the first `MAX_EVALUATION_DOCUMENTS` of a source."""
+
+    def head() -> Iterator[Document]:
+        return islice(iter(source), MAX_EVALUATION_DOCUMENTS)
+
+    return DocumentSource(source.description, head)
