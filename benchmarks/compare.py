@@ -9,7 +9,7 @@ with differences paired by document. Everything goes into one JSON file.
 """
 
 import argparse
-import datetime
+import datetime as dt
 import json
 import platform
 import time
@@ -72,7 +72,7 @@ def main() -> None:
     names = {a: [e.name for e in found.layers if e.architecture == a] for a in ARCHITECTURES}
     result = {
         "what": __doc__.splitlines()[0],
-        "date": datetime.date.today().isoformat(),
+        "date": dt.date.today().isoformat(),
         "machine": machine(),
         "seconds": time.time() - started,
         "model": BUNDLED[flags.arch],

@@ -36,10 +36,16 @@ def publish(
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
     rows = _rows(folder / "metrics.jsonl")
-    drawn = draw_frontier(evaluation, figures / "frontier")
-    drawn += draw_activity(evaluation, figures / "activity")
+    model = (record.get("base_model") or {}).get("name")
+    model = None if model is None else Path(model).name
+    trained = (record.get("data") or {}).get("tokens_trained")
+    drawn = [
+        path
+        for draw, name in ((draw_frontier, "frontier"), (draw_activity, "activity"))
+        for path in draw(evaluation, figures / name, model=model, tokens_trained=trained)
+    ]
     if rows:
-        drawn += draw_training(rows, figures / "training")
+        drawn += draw_training(rows, figures / "training", model=model)
     command = " ".join(record.get("command") or []) or "mxd.fit"
     return write_report(
         folder / "report.html",

@@ -1,0 +1,113 @@
+"""Errors and Ctrl-C in the middle of a run, and trackers."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tests.helpers.tiny_models import tiny_model
+from tests.training._parts import SITE, rows_of, tiny_recipe
+
+from mxd.errors import UserError
+from mxd.training import Progress, fit, open_run
+
+
+def interrupt(progress: Progress) -> None:
+    if progress.tokens >= 512:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_activations_that_become_infinite_stop_the_run_and_leave_nothing(
+    tokenizer, documents, tmp_path: Path, value: float
+) -> None:
+    model, calls = tiny_model("gpt2"), []
+
+    def spoil(_module: Any, _args: Any, output: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return output * value if len(calls) > 4 else output
+
+    hook = model.get_submodule(SITE).register_forward_hook(spoil)
+    with pytest.raises(UserError, match=rf"site {SITE} in batch 5"):
+        fit(model, tokenizer, tiny_recipe(), documents=documents, out=tmp_path / "a" / "run")
+    hook.remove()
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_ctrl_c_keeps_the_layers_and_says_that_the_run_is_not_complete(
+    model, tokenizer, documents, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            model, tokenizer, tiny_recipe("mxd", "transcoder"), documents=documents, out=out,
+            on_progress=interrupt,
+        )  # fmt: skip
+    assert json.loads((out / "run.json").read_text(encoding="utf-8"))["complete"] is False
+    found = open_run(out)
+    assert list(found.layers[SITE]) == ["mxd-k3-w24-s42", "transcoder-k3-w24-s42"]
+    assert found.record["data"]["tokens_trained"] == 512
+    for layer in found.layers[SITE].values():
+        assert layer.provenance.training["steps"] == 8
+        assert "mean_output" in layer.statistics
+    assert rows_of(out)[-1]["step"] == 8
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_ctrl_c_in_the_first_steps_leaves_a_run_that_opens(
+    model, tokenizer, documents, tmp_path: Path
+) -> None:
+    def at_once(_progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            model, tokenizer, tiny_recipe(log_every=1), documents=documents,
+            out=tmp_path / "run", on_progress=at_once,
+        )  # fmt: skip
+    assert open_run(tmp_path / "run").record["complete"] is False
+
+
+def test_too_little_text_is_refused_and_leaves_nothing(
+    model, tokenizer, documents, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="tokens of text"):
+        fit(model, tokenizer, tiny_recipe(), documents=documents[:1], out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tracker_that_is_not_installed_is_named(
+    model, tokenizer, documents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"wandb is not installed; pip install .*trackers"):
+        fit(
+            model, tokenizer, tiny_recipe(trackers=("wandb",)), documents=documents,
+            out=tmp_path / "run",
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tracker_gets_configuration_figures_and_its_end(
+    model, tokenizer, documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[dict[str, Any]] = []
+    logged: list[dict[str, float]] = []
+    ended: list[bool] = []
+
+    def init(**options: Any) -> SimpleNamespace:
+        started.append(options)
+        return SimpleNamespace(
+            log=lambda figures, **_: logged.append(figures), finish=lambda: ended.append(True)
+        )
+
+    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(init=init))
+    recipe = tiny_recipe(trackers=("trackio",))
+    fit(model, tokenizer, recipe, documents=documents)
+    assert [options["config"] for options in started] == [recipe.to_dict()]
+    assert len(logged) == 3
+    assert f"{SITE}/mxd-k3-w24-s42/nmse" in logged[0]
+    assert ended == [True]
