@@ -27,7 +27,7 @@ def test_activations_that_become_infinite_stop_the_run_and_leave_nothing(
     model, calls = tiny_model("gpt2"), []
 
     def spoil(_module: Any, _args: Any, output: torch.Tensor) -> torch.Tensor:
-        calls.append(1)
+        calls.extend([1] * (output.shape[:2] == (8, 16)))  # a batch, and not the look for sites
         return output * value if len(calls) > 4 else output
 
     hook = model.get_submodule(SITE).register_forward_hook(spoil)

@@ -19,12 +19,13 @@ def take_statistics(
     `mean_output` is the mean of y (for mean-ablation); `mean_modulation`, for an MxD, the mean of
     m(x) = Cᵀa (for `static_nmse`). Both are (d_out,).
     """
-    sample = min(len(x), _SAMPLE_TOKENS)
-    layer.statistics["mean_output"] = y[:sample].double().mean(0).float().cpu()
+    stride = max(1, len(x) // _SAMPLE_TOKENS)  # spread over all of them
+    x, y = x[::stride], y[::stride]
+    layer.statistics["mean_output"] = y.double().mean(0).float().cpu()
     if isinstance(layer, MxD):
         weights = layer.modulators
         total = torch.zeros(layer.config.d_out, dtype=torch.float64)
-        for rows in x[:sample].split(4096):
+        for rows in x.split(4096):
             modulation = layer.modulation(layer.encode(rows.to(weights.device, weights.dtype)))
             total += modulation.double().sum(0).cpu()
-        layer.statistics["mean_modulation"] = (total / sample).float()
+        layer.statistics["mean_modulation"] = (total / len(x)).float()
