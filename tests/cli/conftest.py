@@ -25,9 +25,7 @@ def _logging_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def cli(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Cli:
+def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """The command line, called in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return Cli(capsys, tmp_path)

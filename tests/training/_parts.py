@@ -23,7 +23,9 @@ SITE = "transformer.h.1.mlp"
 OPTIMIZER = {"batch_tokens": 64, "default_lr": 1e-2, "warmup_share": 0.1}
 
 
-def tiny_recipe(*architectures: str, optimizer: dict[str, Any] | None = None, **changes: Any) -> Recipe:
+def tiny_recipe(
+    *architectures: str, optimizer: dict[str, Any] | None = None, **changes: Any
+) -> Recipe:
     """Twelve steps of 64 tokens in contexts of 16, on block 1."""
     fields: dict[str, Any] = {
         "text": TextRecipe(source="documents", contexts=ContextOptions(length=16)),

@@ -67,12 +67,10 @@ def test_fit_passes_the_model_as_often_for_one_student_as_for_many(
 
 
 def test_students_do_not_depend_on_each_other(model, tokenizer, documents) -> None:
-    together = fit(
-        model, tokenizer, tiny_recipe(students=MANY, layers=(0, 1)), documents=documents
-    )
+    together = fit(model, tokenizer, tiny_recipe(students=MANY, layers=(0, 1)), documents=documents)
     for architecture in ALL:
         alone = fit(model, tokenizer, tiny_recipe(architecture), documents=documents)
-        (name, layer), = alone.layers[SITE].items()
+        ((name, layer),) = alone.layers[SITE].items()
         specs = (*MANY[::-1], StudentSpec(architecture=architecture, k=3))
         again = fit(model, tokenizer, tiny_recipe(students=specs), documents=documents)
         assert same_weights(layer, again.layers[SITE][name])
@@ -178,7 +176,7 @@ def test_excluded_tokens_are_recorded_and_never_trained_on(
 
 def test_provenance_and_summary_say_where_a_layer_comes_from(model, tokenizer, documents) -> None:
     run = fit(model, tokenizer, tiny_recipe(), documents=documents, base_model="some/base")
-    (name, layer), = run.layers[SITE].items()
+    ((name, layer),) = run.layers[SITE].items()
     provenance = layer.provenance
     assert (provenance.base_model, provenance.site, provenance.student, provenance.seed) == (
         "some/base", SITE, name, 42,

@@ -176,9 +176,7 @@ def test_layer_link_out_of_the_run_is_refused(copied: Path, tmp_path: Path) -> N
         open_run(copied)
 
 
-def test_fit_refuses_a_folder_that_is_there_before_any_work(
-    model, tokenizer, copied: Path
-) -> None:
+def test_fit_refuses_a_folder_that_is_there_before_any_work(model, tokenizer, copied: Path) -> None:
     before = tree(copied)
     with pytest.raises(UserError, match="exists; choose another"):
         fit(model, tokenizer, tiny_recipe(), documents=iter(()), out=copied)

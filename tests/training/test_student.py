@@ -199,11 +199,21 @@ def test_auxk_without_dead_units_is_zero() -> None:
     assert dead_units_loss(layer, x, y, torch.zeros(12, dtype=torch.bool)) == 0
 
 
-@pytest.mark.parametrize("architecture", ["mxd", "transcoder"])
-def test_auxk_revives_planted_dead_units(architecture: str) -> None:
+@pytest.mark.parametrize("architecture", ["mxd", "transcoder", "topk_autoencoder"])
+def test_auxk_moves_the_gates_of_dead_units_alone(architecture: str) -> None:
+    layer = sparse(train(planted_dead(architecture), 5))
+    x, y = batches(1)[0]
+    dead_units_loss(layer, y if layer.reads == "output" else x, y, torch.arange(12) >= 4).backward()
+    gradient = layer.gate_linear.weight.grad
+    assert gradient is not None
+    assert not gradient[:4].any()
+    assert (gradient[4:] != 0).any(1).sum() >= 5
+
+
+def test_auxk_revives_planted_dead_units() -> None:
     def dead_after(coefficient: float) -> int:
-        student = planted_dead(architecture, auxk_coefficient=coefficient, lr=3e-2, steps=250)
-        train(student, 250)
+        student = planted_dead("mxd", auxk_coefficient=coefficient, steps=150)
+        train(student, 150)
         fired = torch.zeros(12, dtype=torch.bool)
         for x, _ in batches(10, seed=3):
             codes: Codes = sparse(student).encode(x)
@@ -211,4 +221,4 @@ def test_auxk_revives_planted_dead_units(architecture: str) -> None:
         return int((~fired).sum())
 
     assert dead_after(0.0) >= 7
-    assert dead_after(1.0) <= 5
+    assert dead_after(10.0) <= 5

@@ -74,9 +74,7 @@ def test_holdout_of_too_few_documents_says_what_to_do(tmp_path: Path) -> None:
         list(evaluation_documents(recipe, 42))
 
 
-def test_first_documents_ends_a_long_source(
-    corpus: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_first_documents_ends_a_long_source(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_EVALUATION_DOCUMENTS == 20_000
     monkeypatch.setattr("mxd.training.text.MAX_EVALUATION_DOCUMENTS", 7)
     recipe = TextRecipe(source=str(corpus), eval_source=str(corpus))
