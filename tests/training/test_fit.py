@@ -184,7 +184,8 @@ def test_provenance_and_summary_say_where_a_layer_comes_from(model, tokenizer, d
     assert provenance.base_fingerprint == site_fingerprint(find_site(model, SITE))
     assert run.base_model == "some/base"
     summary = provenance.training
-    assert {k: summary[k] for k in ("recipe", "text", "tokens", "steps", "epochs", "loss", "lr")} == {
+    said = ("recipe", "text", "tokens", "steps", "epochs", "loss", "lr")
+    assert {key: summary[key] for key in said} == {
         "recipe": "custom", "text": "documents", "tokens": 768, "steps": 12, "epochs": 1,
         "loss": "normalized_mse", "lr": 1e-2,
     }  # fmt: skip

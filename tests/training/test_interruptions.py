@@ -34,7 +34,7 @@ def test_activations_that_become_infinite_stop_the_run_and_leave_nothing(
     with pytest.raises(UserError, match=rf"site {SITE} in batch 5"):
         fit(model, tokenizer, tiny_recipe(), documents=documents, out=tmp_path / "a" / "run")
     hook.remove()
-    assert list((tmp_path / "a").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_keeps_the_layers_and_says_that_the_run_is_not_complete(
@@ -96,18 +96,22 @@ def test_tracker_gets_configuration_figures_and_its_end(
 ) -> None:
     started: list[dict[str, Any]] = []
     logged: list[dict[str, float]] = []
+    steps: list[int] = []
     ended: list[bool] = []
 
     def init(**options: Any) -> SimpleNamespace:
         started.append(options)
-        return SimpleNamespace(
-            log=lambda figures, **_: logged.append(figures), finish=lambda: ended.append(True)
-        )
+
+        def log(figures: dict[str, float], step: int) -> None:
+            logged.append(figures)
+            steps.append(step)
+
+        return SimpleNamespace(log=log, finish=lambda: ended.append(True))
 
     monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(init=init))
-    recipe = tiny_recipe(trackers=("trackio",))
+    recipe = tiny_recipe("mxd", "transcoder", trackers=("trackio",))
     fit(model, tokenizer, recipe, documents=documents)
     assert [options["config"] for options in started] == [recipe.to_dict()]
-    assert len(logged) == 3
+    assert steps == [4, 4, 8, 8, 12, 12]
     assert f"{SITE}/mxd-k3-w24-s42/nmse" in logged[0]
     assert ended == [True]

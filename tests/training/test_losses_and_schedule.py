@@ -66,7 +66,7 @@ def test_losses_under_scaling_only_the_normalised_one_stays() -> None:
 
 
 def test_loss_function_of_unknown_name_lists_the_known() -> None:
-    with pytest.raises(UserError, match="'mse'.*normalized_mse, reference"):
+    with pytest.raises(UserError, match=r"'mse'.*normalized_mse, reference"):
         loss_function("mse")
 
 

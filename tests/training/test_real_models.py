@@ -52,7 +52,7 @@ def test_short_run_on_a_bundled_model_gives_ordered_figures(arch: str) -> None:
         assert layer.nmse < 0.85
         assert base < layer.cross_entropy < zero
         assert 0 < layer.loss_recovered < 1
-        assert 0 < layer.kl
+        assert layer.kl > 0
         assert layer.l0 is not None
         assert 0 < layer.l0 <= 8
         assert all(math.isfinite(v) for v in vars(layer).values() if isinstance(v, float))

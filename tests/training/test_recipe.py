@@ -19,7 +19,7 @@ from mxd.training import (
     TextRecipe,
     named_recipe,
 )
-from mxd.training.recipe import changed
+from mxd.training.recipes import changed
 from mxd.training.run import from_dict
 
 TEXT = TextRecipe(source="text.jsonl")
@@ -66,7 +66,7 @@ def test_named_recipe_takes_changes(name: str) -> None:
 
 
 def test_named_recipe_of_unknown_name_lists_the_known() -> None:
-    with pytest.raises(UserError, match="'large'.*paper, small"):
+    with pytest.raises(UserError, match=r"'large'.*paper, small"):
         named_recipe("large", TEXT, layers=(0,))
 
 

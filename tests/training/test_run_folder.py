@@ -187,7 +187,7 @@ def test_fit_never_overwrites_what_is_no_run(model, tokenizer, tmp_path: Path) -
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "thesis.tex").write_text("years of work", encoding="utf-8")
     for out in (tmp_path / "notes", tmp_path / "notes" / "thesis.tex"):
-        with pytest.raises(UserError, match="is not the folder of a run|is a file"):
+        with pytest.raises(UserError, match=r"is not the folder of a run|is a file"):
             fit(model, tokenizer, tiny_recipe(), documents=iter(()), out=out, overwrite=True)
     assert (tmp_path / "notes" / "thesis.tex").read_text(encoding="utf-8") == "years of work"
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mxd.cli._types import COUNT, INTEGERS, NAMES, RATES
+from mxd.cli._types import COUNT, DEVICE, INTEGERS, NAMES, RATES
 from mxd.layers import ARCHITECTURES
 from mxd.training import LOSSES
 
@@ -138,7 +138,10 @@ RUN_OPTIONS: list[Option] = [
         help="Folder of the run.  [default: the next free mxd-fit-MODEL]",
     ),
     click.option("--overwrite", is_flag=True, help="Replace the run in --out."),
-    click.option("--device", default="cpu", show_default=True, help="Such as cpu, cuda, cuda:1."),
+    click.option(
+        "--device", type=DEVICE, default="cpu", show_default=True,
+        help="Such as cpu, cuda, cuda:1.",
+    ),
     click.option(
         "--dtype", type=click.Choice(["float32", "bfloat16", "float16", "auto"]),
         default="float32", show_default=True, help="Type that the language model is loaded in.",

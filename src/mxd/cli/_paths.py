@@ -4,8 +4,12 @@ import glob
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import click
 
 from mxd.errors import UserError
 
@@ -33,11 +37,39 @@ def check_json_target(path: Path | None) -> None:
     if path is None:
         return
     if path.is_dir():
-        raise UserError(f"--json {path} is a folder, expected the name of a file")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"got --json {path}, a folder, expected the name of a file; add one")
+    if not path.parent.is_dir():
         raise UserError(
-            f"--json {path}: folder {path.parent} cannot be written to, expected one that can"
+            f"got --json {path}, expected a file in a folder that exists; make {path.parent}"
         )
+    check_writable(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Make sure that files can be written into a folder.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if not os.access(folder, os.W_OK):
+        raise UserError(
+            f"got the folder {folder}, which cannot be written to, expected one that can; "
+            "change its permissions, or choose or copy to another"
+        )
+
+
+@contextmanager
+def keeping(out: Path) -> Iterator[None]:
+    """Say on Ctrl-C which layers are kept, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not (out / "layers").is_dir():
+            raise
+        raise click.Abort(
+            f"the layers, as far as they were trained, are in {out}; measure them with "
+            f"`mxd eval {out}`, or start again with --overwrite"
+        ) from None
 
 
 def write_json(path: Path | None, document: dict[str, Any]) -> None:

@@ -7,6 +7,9 @@ from typing import Any, TypeVar
 import click
 import yaml
 
+from mxd.errors import UserError
+from mxd.host import check_device
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -50,6 +53,22 @@ class Count(click.ParamType):  # type: ignore[type-arg]
         return int(number)
 
 
+class Device(click.ParamType):  # type: ignore[type-arg]
+    """A device that is there and holds numbers."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """From its name."""
+        try:
+            if check_device(str(value)).type == "meta":
+                raise UserError("got device 'meta', expected one that holds numbers, such as cpu")
+        except UserError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+
+DEVICE = Device()
 INTEGERS = Listed(int, "whole numbers")
 RATES = Listed(float, "numbers")
 NAMES = Listed(str, "names")
@@ -63,19 +82,19 @@ def with_config(command: F) -> F:
         if value is None:
             return
         known = {
-            name.removeprefix("--").replace("-", "_"): param.name
+            name.removeprefix("--").replace("-", "_"): param
             for param in ctx.command.params
             for name in (*param.opts, param.name or "")
         }
         defaults = {}
         for key, item in _read(value).items():
-            name = known.get(str(key).replace("-", "_"))
-            if name is None or name == "config":
+            param = known.get(str(key).replace("-", "_"))
+            if param is None or param.name in (None, "config"):
                 raise click.UsageError(
                     f"{value} has the key {key!r}, expected the long flags of `{ctx.info_name}` "
                     "without dashes"
                 )
-            defaults[name] = item
+            defaults[param.name] = _as_typed(item, param, ctx)
         ctx.default_map = {**(ctx.default_map or {}), **defaults}
 
     return click.option(
@@ -86,6 +105,17 @@ def with_config(command: F) -> F:
         callback=load,
         help="YAML file whose keys are these flags without dashes; flags given here win.",
     )(command)
+
+
+def _as_typed(item: Any, param: click.Parameter, ctx: click.Context) -> Any:
+    """A value of a YAML file in the form that the flag's own type takes."""
+    if item is None or isinstance(item, bool):
+        return item
+    if isinstance(item, (str, int, float)):
+        return str(item)
+    if isinstance(item, list) and isinstance(param.type, Listed):
+        return [str(part) for part in item]
+    raise click.BadParameter(f"got {item!r}, expected one value as on a command line", ctx, param)
 
 
 def _read(path: Path) -> dict[Any, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mxd.cli._paths import check_json_target, next_free, write_json
+from mxd.cli._paths import check_json_target, keeping, next_free, write_json
 from mxd.cli._screen import console, show_figures, show_steered, show_units, training_progress
 from mxd.cli._types import COUNT, with_config
 from mxd.demo import run_demo
@@ -47,7 +47,7 @@ def demo(arch: str, out: Path | None, tokens: int, seed: int, json_file: Path | 
     check_json_target(json_file)
     folder = next_free(out or Path(f"mxd-demo-{arch}"))
     screen, started = console(), time.monotonic()
-    with training_progress(screen) as progress:
+    with keeping(folder), training_progress(screen) as progress:
         result = run_demo(
             arch,
             folder,

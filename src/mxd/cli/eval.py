@@ -4,15 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mxd.cli._paths import check_json_target, lasting, write_json
+from mxd.cli._paths import check_json_target, check_writable, lasting, write_json
 from mxd.cli._screen import console, show_figures
-from mxd.cli._types import COUNT, with_config
+from mxd.cli._types import COUNT, DEVICE, with_config
 from mxd.data import open_documents, pack, special_token_ids
 from mxd.demo import resolve_model
 from mxd.errors import UserError
 from mxd.evaluation import evaluate
-from mxd.host import check_device, load_model, load_tokenizer
+from mxd.host import load_model, load_tokenizer
 from mxd.report import publish
 from mxd.training import Run, evaluation_documents, first_documents, open_run, store_evaluation
 
@@ -27,7 +28,9 @@ from mxd.training import Run, evaluation_documents, first_documents, open_run, s
 )
 @click.option("--together", is_flag=True, help="Also put the layers of all sites in place at once.")
 @click.option("--model", help="Base model, where it is not where the run says.")
-@click.option("--device", default="cpu", show_default=True, help="Such as cpu, cuda, cuda:1.")
+@click.option(
+    "--device", type=DEVICE, default="cpu", show_default=True, help="Such as cpu, cuda, cuda:1."
+)
 @click.option(
     "--batch-contexts", type=COUNT, default=16, show_default=True,
     help="Contexts in a forward pass.",
@@ -49,16 +52,10 @@ def evaluate_run(
     Writes the figures into the run's folder (eval/, the layers' model cards, report.html) and
     prints them as a table.
     """
-    check_device(device)
     check_json_target(json_file)
     found = open_run(run)
-    name = model or found.base_model
-    if name is None:
-        raise UserError(f"run {run} does not say its base model; give it with --model")
-    host = load_model(
-        resolve_model(name), device=device, revision=found.record["base_model"].get("revision")
-    )
-    tokenizer = load_tokenizer(resolve_model(name))
+    check_writable(run)
+    host, tokenizer = _base_model(found, model, device)
     for layer in (layer for students in found.layers.values() for layer in students.values()):
         layer.to(device)
     recipe = found.recipe
@@ -92,6 +89,26 @@ def evaluate_run(
             markup=False,
         )
     screen.print(f"Report: {run / 'report.html'}", markup=False)
+
+
+def _base_model(
+    run: Run, name: str | None, device: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer that a run's layers are for, or those of another name."""
+    if name is not None:
+        return load_model(resolve_model(name), device=device), load_tokenizer(resolve_model(name))
+    if run.base_model is None:
+        raise UserError(f"run {run.folder} does not say its base model; give it with --model")
+    path, revision = resolve_model(run.base_model), run.record["base_model"].get("revision")
+    try:
+        return load_model(path, device=device, revision=revision), load_tokenizer(
+            path, revision=revision
+        )
+    except UserError as error:
+        raise UserError(
+            f"the base model of run {run.folder} is not to be had: {error}; or say with --model "
+            "where it is"
+        ) from None
 
 
 def _keep(run: Run, document: dict[str, Any], source: str | None) -> None:

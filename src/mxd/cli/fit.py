@@ -8,16 +8,24 @@ from typing import Any
 import click
 
 from mxd.cli._options import FIT_OPTIONS, options
-from mxd.cli._paths import check_json_target, lasting, next_free, write_json
+from mxd.cli._paths import check_json_target, keeping, lasting, next_free, write_json
 from mxd.cli._screen import console, training_progress
 from mxd.cli._types import with_config
 from mxd.data import ContextOptions, ExclusionOptions, TextOptions
 from mxd.demo import resolve_model
 from mxd.errors import UserError
-from mxd.host import check_device, load_model, load_tokenizer
+from mxd.host import load_model, load_tokenizer
 from mxd.layers import ARCHITECTURES, layer_class
-from mxd.training import Recipe, Run, StudentSpec, TextRecipe, check_free, fit, named_recipe
-from mxd.training.recipe import changed
+from mxd.training import (
+    Recipe,
+    Run,
+    StudentSpec,
+    TextRecipe,
+    changed,
+    check_free,
+    fit,
+    named_recipe,
+)
 
 SHORT_RUN_STEPS = 10_000
 """Below this many steps, `--recipe auto` takes the recipe for short runs."""
@@ -34,7 +42,6 @@ def fit_layers(model: str, **flags: Any) -> None:
     comma-separated and multiply: two architectures and two K make four layers at each site.
     """
     recipe = recipe_from_flags(flags)
-    check_device(recipe.device)
     check_json_target(flags["json_file"])
     out = flags["out"] or next_free(Path(f"mxd-fit-{Path(model).name}"))
     check_free(out, flags["overwrite"])
@@ -50,7 +57,7 @@ def fit_layers(model: str, **flags: Any) -> None:
         f"(recipe {recipe.name})",
         markup=False,
     )
-    with training_progress(screen) as progress:
+    with keeping(out), training_progress(screen) as progress:
         run = fit(
             host,
             tokenizer,
@@ -74,9 +81,13 @@ def recipe_from_flags(flags: dict[str, Any]) -> Recipe:
     """
     for architecture in flags["arch"]:
         layer_class(architecture)
-    if flags["text"] is None:
+    if not flags["text"]:
         raise UserError(
             "got no text, expected --text with a data set's id, a file or a folder to train on"
+        )
+    if not flags["layers"] and not flags["site"]:
+        raise UserError(
+            "got no layers, expected blocks such as --layers 3 or modules such as --site NAME"
         )
     text = TextRecipe(
         source=lasting(flags["text"]),
@@ -148,6 +159,9 @@ def _summarise(screen: Any, run: Run) -> None:
             training = layer.provenance.training
             last = training["nmse_last_tenth"]
             falling = ", still falling" if training["still_falling"] else ""
-            screen.print(
-                f"  {name}: NMSE {last:.4f} over the last tenth of the run{falling}", markup=False
+            found = (
+                "diverged; lower its learning rate"
+                if last is None
+                else f"NMSE {last:.4f} over the last tenth of the run{falling}"
             )
+            screen.print(f"  {name}: {found}", markup=False)

@@ -1,9 +1,12 @@
 """The `mxd` command: its verbs, its exit codes, and what a user sees of an error."""
 
+import errno
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -12,14 +15,26 @@ from mxd.cli.demo import demo
 from mxd.cli.eval import evaluate_run
 from mxd.cli.fit import fit_layers
 from mxd.errors import UserError
+from mxd.host import BaseModelMismatch
 
 SUCCESS, INTERNAL_ERROR, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+_DISK_ERRORS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EEXIST,
+    errno.ENOTDIR, errno.EISDIR,
+)  # fmt: skip
+"""What is wrong with a user's disk and not with mxd."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+)
 @click.version_option(__version__, prog_name="mxd")
-def mxd() -> None:
+@click.pass_context
+def mxd(context: click.Context) -> None:
     """Take a pretrained language model apart, layer by layer, into sparse experts."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 mxd.add_command(demo)
@@ -34,26 +49,29 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     _quieten()
     try:
-        mxd.main(
-            args=None if arguments is None else list(arguments),
-            prog_name="mxd",
-            standalone_mode=False,
-        )
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        _complain("interrupted; layers trained so far are in the output folder, if it was begun")
+        with _warnings_in_one_line():
+            mxd.main(
+                args=None if arguments is None else list(arguments),
+                prog_name="mxd",
+                standalone_mode=False,
+            )
+    except (click.exceptions.Abort, KeyboardInterrupt) as interruption:
+        _complain("; ".join(["interrupted", str(interruption) or "nothing is kept"]))
         return INTERRUPTED
-    except click.ClickException as error:
-        _complain(error.format_message())
+    except click.UsageError as error:
+        verb = "mxd" if error.ctx is None else error.ctx.command_path
+        _complain(f"{error.format_message().rstrip('.')}; see `{verb} --help`")
         return USER_ERROR
-    except UserError as error:
+    except (click.ClickException, UserError) as error:
         _complain(str(error))
         return USER_ERROR
+    except OSError as error:
+        if error.errno in _DISK_ERRORS:
+            _complain(f"{error.filename or 'a file'}: {error.strerror}; mend this and try again")
+            return USER_ERROR
+        return _defect()
     except Exception:
-        traceback.print_exc()
-        _complain(
-            "this is a defect of mxd, not of your input; please report it with the lines above"
-        )
-        return INTERNAL_ERROR
+        return _defect()
     return SUCCESS
 
 
@@ -62,18 +80,36 @@ def main() -> None:
     sys.exit(run())
 
 
+def _defect() -> int:
+    traceback.print_exc()
+    _complain("this is a defect of mxd, not of your input; please report it with the lines above")
+    return INTERNAL_ERROR
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Show the library's own warnings as messages; those of other libraries are for developers."""
+
+    def show(message: Warning | str, category: type[Warning], *_: object) -> None:
+        if issubclass(category, BaseModelMismatch):
+            _complain(str(message))
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("default", category=BaseModelMismatch)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
 def _complain(message: str) -> None:
     click.echo(f"mxd: {' '.join(message.split())}", err=True)
 
 
 def _quieten() -> None:
-    """Warnings in one line each; no progress bars of other libraries."""
+    """Log messages in one line each; no progress bars of other libraries."""
     import datasets
     import transformers
 
     logging.basicConfig(level=logging.WARNING, format="mxd: %(message)s", stream=sys.stderr)
-    logging.captureWarnings(True)
-    logging.getLogger("py.warnings").setLevel(logging.ERROR)
     logging.getLogger("mxd").setLevel(logging.WARNING)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

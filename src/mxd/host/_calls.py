@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mxd.errors import UserError
 
 
 def tensor_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
@@ -29,6 +32,28 @@ def token_shape_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int,
         return tuple(ids.shape)
     embeddings = kwargs.get("inputs_embeds")
     return tuple(embeddings.shape[:-1]) if isinstance(embeddings, Tensor) else None
+
+
+def check_token_ids(model: nn.Module, ids: Int[Tensor, "..."]) -> None:
+    """Make sure that a model has a position and an embedding for each token.
+
+    Raises:
+        UserError: it has not; inside the model this would be an IndexError, or worse on a GPU.
+    """
+    if not isinstance(model, PreTrainedModel) or ids.is_meta or not ids.numel():
+        return
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(positions, int) and ids.shape[-1] > positions:
+        raise UserError(
+            f"got contexts of {ids.shape[-1]} tokens, expected at most the {positions} that this "
+            f"{type(model).__name__} has positions for; choose shorter contexts"
+        )
+    rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    if isinstance(rows, int) and int(ids.max()) >= rows:
+        raise UserError(
+            f"got token id {int(ids.max())}, expected 0 to {rows - 1}, the vocabulary of this "
+            f"{type(model).__name__}; use the tokenizer that it was trained with"
+        )
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mxd.errors import UserError
-from mxd.host._calls import tensor_arguments, token_shape_of
+from mxd.host._calls import check_token_ids, tensor_arguments, token_ids_of, token_shape_of
 
 Values = dict[str, tuple[Tensor, Tensor]]
 
@@ -42,10 +42,13 @@ class _Recorder:
     inputs: dict[str, Tensor] = field(default_factory=dict)
     token_shape: tuple[int, ...] | None = None
 
-    def begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.values.clear()
         self.inputs.clear()
         self.token_shape = token_shape_of(args, kwargs)
+        ids = token_ids_of(args, kwargs)
+        if ids is not None:
+            check_token_ids(model, ids)
 
     def enter(self, tap: Tap, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tensors = tensor_arguments(args, kwargs)

@@ -93,6 +93,11 @@ def load_tokenizer(
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, **options)
     except (*_LOADING_ERRORS, AttributeError, TypeError) as error:
         raise _refusal(name, error, options, expected="one with a tokenizer") from error
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise UserError(  # transformers makes an empty one where there are no files
+            f"got {name!r}, which has no tokenizer, expected one with a tokenizer; save the "
+            "model's tokenizer beside it"
+        )
     return tokenizer
 
 

@@ -61,16 +61,20 @@ def _check_shapes(path: Path, found: dict[str, Any], wanted: dict[str, tuple[int
     missing, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     if missing or extra:
         raise UserError(
-            f"{path} does not fit its config.json: missing tensors {missing}, unexpected {extra}"
+            f"{path} does not fit its config.json: missing tensors {missing}, unexpected {extra}; "
+            "fetch or save the layer again"
         )
     for name, shape in wanted.items():
         if found[name] != shape:
-            raise UserError(f"{path}: {name} has shape {found[name]}, expected {shape}")
+            raise UserError(
+                f"{path}: {name} has shape {found[name]}, expected {shape} as config.json says; "
+                "fetch or save the layer again"
+            )
 
 
 def _damage(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         start = file.read(4)
     if start[:1] == b"\x80" or start == b"PK\x03\x04":
-        return f"{path} is a pickle, which is never read; expected safetensors"
-    return f"{path} is damaged or truncated: expected safetensors, {error}"
+        return f"{path} is a pickle, which is never read; expected safetensors; save the layer so"
+    return f"{path} is damaged or truncated: expected safetensors, {error}; fetch or save it again"

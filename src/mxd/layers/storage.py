@@ -104,7 +104,10 @@ def read_config(folder: Path) -> tuple[LayerConfig, Provenance]:
     """
     raw = _read_json(folder / CONFIG)
     if raw.get("format") != FORMAT:
-        raise UserError(f"{folder / CONFIG} has format {raw.get('format')!r}, expected {FORMAT!r}")
+        raise UserError(
+            f"{folder / CONFIG} has format {raw.get('format')!r}, expected {FORMAT!r}; give the "
+            "folder of a layer that mxd saved"
+        )
     if raw.get("format_version") != FORMAT_VERSION:
         raise UserError(
             f"{folder / CONFIG} has format version {raw.get('format_version')!r}, expected "
@@ -172,7 +175,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: expected JSON, {error}") from None
+        raise UserError(
+            f"{path} is damaged: expected JSON, {error}; fetch or save the layer again"
+        ) from None
     if not isinstance(raw, dict):
         raise UserError(f"{path} is damaged: expected a JSON object, got {type(raw).__name__}")
     return raw

@@ -1,12 +1,15 @@
 """Everything that a run's folder shows of an evaluation: figures and report.html."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mxd.report.figures import draw_activity, draw_frontier, draw_training
 from mxd.report.html import write_report
+
+logger = logging.getLogger(__name__)
 
 
 def publish(
@@ -84,4 +87,13 @@ def notes(folder: Path, record: dict[str, Any]) -> list[str]:
 def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [row for line in lines for row in _row(path, line)]
+
+
+def _row(path: Path, line: str) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line)] if line else []
+    except ValueError:  # a run that was cut off ends in half a line
+        logger.warning("%s has a damaged line: it is left out of the curves", path)
+        return []

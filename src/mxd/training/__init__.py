@@ -3,15 +3,14 @@
 from mxd.training.fit import Progress, fit, resolve_sites
 from mxd.training.losses import LOSSES, loss_function, normalized_mse, reference
 from mxd.training.recipe import (
-    RECIPES,
     BufferRecipe,
     LayerRecipe,
     OptimizerRecipe,
     Recipe,
     StudentSpec,
     TextRecipe,
-    named_recipe,
 )
+from mxd.training.recipes import RECIPES, changed, named_recipe
 from mxd.training.run import Run, open_run, student_folder
 from mxd.training.run_folder import check_free
 from mxd.training.schedule import Schedule
@@ -33,6 +32,7 @@ __all__ = [
     "StudentSpec",
     "TextRecipe",
     "Window",
+    "changed",
     "check_free",
     "dead_units_loss",
     "evaluation_documents",

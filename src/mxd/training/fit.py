@@ -1,12 +1,9 @@
 """Train any number of layers from one pass of a frozen language model."""
 
 import logging
-import platform
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from mxd._version import __version__
 from mxd.data import ActivationStream, Document, pack, special_token_ids
-from mxd.host import MLPSite, capture, check_device, find_site, site_fingerprint
+from mxd.host import MLPSite, capture, check_device, find_site
 from mxd.layers import take_statistics
 from mxd.training.build import build_students
-from mxd.training.metrics_log import MetricsLog
+from mxd.training.metrics_log import MetricsLog, check_trackers
 from mxd.training.precision import autocast
 from mxd.training.recipe import Recipe
+from mxd.training.record import record_of
 from mxd.training.run import Run, student_folder
 from mxd.training.run_folder import check_free, write_run, writing
 from mxd.training.student import Student
@@ -84,6 +81,7 @@ def fit(
     """
     check_device(recipe.device)
     check_device(recipe.buffer.device)
+    check_trackers(recipe.trackers)
     if out is not None:
         check_free(Path(out), overwrite)
     model.eval()
@@ -103,7 +101,7 @@ def fit(
         revision=revision,
         excluded_token_ids=excluded,
     )
-    record = _record(recipe, sites, students, base_model, revision, command)
+    record = record_of(recipe, sites, students, base_model, revision, command)
     with ExitStack() as stack:
         folder = None if out is None else stack.enter_context(writing(Path(out), overwrite))
         if folder is not None:
@@ -178,6 +176,8 @@ def _train(
             for name, (x, y) in batch.sites.items()
         }
         for student in students:
+            if student.diverged:
+                continue
             x, y = placed[student.site]
             fed = y if student.layer.reads == "output" else x
             student.step(fed, y, autocast(recipe.precision, device))
@@ -202,7 +202,16 @@ def _report(
     seconds = perf_counter() - started
     rows: list[dict[str, Any]] = []
     for student in students:
+        had_diverged = student.diverged
         window = student.take_window()._asdict()
+        if student.diverged and not had_diverged:
+            logger.warning(
+                "%s diverged by step %d: its error is not finite; it is not trained further. "
+                "Lower its learning rate (%g)",
+                student.name,
+                step,
+                student.lr,
+            )
         rows.append(
             {"step": step, "tokens": tokens, "site": student.site, "student": student.name}
             | window
@@ -238,31 +247,3 @@ def _finish(
     if folder is not None:
         write_run(folder, record)
     return Run(recipe, layers, record, folder)
-
-
-def _record(
-    recipe: Recipe,
-    sites: list[MLPSite],
-    students: list[Student],
-    base_model: str | None,
-    revision: str | None,
-    command: Sequence[str] | None,
-) -> dict[str, Any]:
-    return {
-        "base_model": {
-            "name": base_model,
-            "revision": revision,
-            "sites": {site.name: site_fingerprint(site) for site in sites},
-        },
-        "command": list(command or []),
-        "recipe": recipe.to_dict(),
-        "seeds": {"run": recipe.seed, "students": sorted({s.seed for s in students})},
-        "students": [{"site": s.site, "name": s.name, "lr": s.lr} for s in students],
-        "versions": _versions(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {"mxd": __version__, "python": platform.python_version(), "platform": sys.platform}
-    packages = ("torch", "transformers", "datasets", "tokenizers", "numpy")
-    return found | {package: version(package) for package in packages}

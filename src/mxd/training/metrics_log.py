@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -46,25 +47,45 @@ class MetricsLog:
     def row(self, values: dict[str, Any]) -> None:
         """One student's figures at one step; `step`, `site` and `student` say whose."""
         if self._file is not None:
-            self._file.write(json.dumps(values) + "\n")
+            self._file.write(json.dumps(_finite(values), allow_nan=False) + "\n")
             self._file.flush()
         figures = {
             f"{values['site']}/{values['student']}/{key}": value
             for key, value in values.items()
-            if isinstance(value, float)
+            if isinstance(value, float) and math.isfinite(value)
         }
         if self._board is not None:
             for tag, value in figures.items():
                 self._board.add_scalar(tag, value, values["step"])
         for tracker in self._trackers:
-            tracker.log(figures)
+            tracker.log(figures, step=values["step"])  # one step, however many students
 
 
-def _start(name: str, config: dict[str, Any]) -> Any:
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Make sure, before any work is done, that trackers are installed.
+
+    Raises:
+        UserError: one is not.
+    """
+    for name in names:
+        _import(name)
+
+
+def _import(name: str) -> Any:
     try:
-        tracker = importlib.import_module(name)
+        return importlib.import_module(name)
     except ImportError:
         raise UserError(
             f"tracker {name} is not installed; pip install 'mixture-of-decoders[trackers]'"
         ) from None
-    return tracker.init(project="mxd", config=config)
+
+
+def _start(name: str, config: dict[str, Any]) -> Any:
+    return _import(name).init(project="mxd", config=config)

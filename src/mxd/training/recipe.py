@@ -1,6 +1,6 @@
 """The recipe: everything that decides what a run computes, in one tree of documented fields."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mxd.data import ContextOptions, ExclusionOptions, TextOptions
@@ -12,14 +12,16 @@ PRECISIONS = ("auto", "float32", "bf16")
 EXHAUSTED = ("repeat", "stop")
 
 
-def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a name that is not known."""
     if value not in known:
         raise UserError(f"got {what} {value!r}, expected one of {', '.join(known)}")
 
 
-def _at_least(what: str, value: int | float, least: int) -> None:
+def at_least(what: str, value: int | float, least: int) -> None:
+    """Refuse a number that is too small."""
     if not value >= least:  # NaN too
-        raise UserError(f"got {what}={value}, expected at least {least}")
+        raise UserError(f"got {what}={value}, expected at least {least}; raise it")
 
 
 def _share(what: str, value: float) -> None:
@@ -30,6 +32,11 @@ def _share(what: str, value: float) -> None:
 def _rate(what: str, value: float) -> None:
     if not 0 < value < 10:
         raise UserError(f"got learning rate {value!r} for {what}, expected for example 1e-4")
+
+
+def _seed(value: int) -> None:
+    if not 0 <= value < 2**63:
+        raise UserError(f"got seed={value}, expected 0 to 2**63 - 1; choose another")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +61,7 @@ class TextRecipe:
     """What to do when the text ends before the token budget: `repeat` (another epoch) or `stop`."""
 
     def __post_init__(self) -> None:
-        _one_of("on_exhausted", self.on_exhausted, EXHAUSTED)
+        one_of("on_exhausted", self.on_exhausted, EXHAUSTED)
         if not 0 < self.holdout < 1:
             raise UserError(
                 f"got holdout={self.holdout}, expected a share above 0 and below 1, such as 0.05"
@@ -77,9 +84,9 @@ class BufferRecipe:
     """Type it stores activations in: `float32`, or `bfloat16` for half the memory."""
 
     def __post_init__(self) -> None:
-        _at_least("contexts", self.contexts, 1)
-        _at_least("harvest_contexts", self.harvest_contexts, 1)
-        _one_of("dtype", self.dtype, ("float32", "bfloat16"))
+        at_least("contexts", self.contexts, 1)
+        at_least("harvest_contexts", self.harvest_contexts, 1)
+        one_of("dtype", self.dtype, ("float32", "bfloat16"))
         if not 0 < self.refill <= 1:
             raise UserError(f"got refill={self.refill}, expected a share above 0 and up to 1")
 
@@ -106,15 +113,15 @@ class LayerRecipe:
     """Experts of an MxD that are always on."""
 
     def __post_init__(self) -> None:
-        _one_of("sparsity", self.sparsity, ("topk", "l1"))
+        one_of("sparsity", self.sparsity, ("topk", "l1"))
         if self.activation is not None:
             activation(self.activation)
         if not self.expansion > 0:
             raise UserError(f"got expansion={self.expansion}, expected more than 0, for example 32")
         for name in ("width", "d_hidden"):
             if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
-        _at_least("shared_experts", self.shared_experts, 0)
+                at_least(name, getattr(self, name), 1)
+        at_least("shared_experts", self.shared_experts, 0)
 
     def options(self) -> dict[str, Any]:
         """The fields that a layer's configuration takes."""
@@ -157,19 +164,19 @@ class OptimizerRecipe:
 
     def __post_init__(self) -> None:
         loss_function(self.loss)
-        _at_least("batch_tokens", self.batch_tokens, 1)
-        _at_least("warmup_steps", self.warmup_steps, 0)
+        at_least("batch_tokens", self.batch_tokens, 1)
+        at_least("warmup_steps", self.warmup_steps, 0)
         for name, rate in {**self.lr, "default_lr": self.default_lr}.items():
             _rate(name, rate)
         for name in self.lr:
-            _one_of("architecture", name, tuple(ARCHITECTURES))
+            one_of("architecture", name, tuple(ARCHITECTURES))
         for name in ("warmup_share", "decay_share"):
             _share(name, getattr(self, name))
         for name in ("weight_decay", "l1_coefficient", "auxk_coefficient"):
-            _at_least(name, getattr(self, name), 0)
-        _at_least("dead_after_tokens", self.dead_after_tokens, 1)
+            at_least(name, getattr(self, name), 0)
+        at_least("dead_after_tokens", self.dead_after_tokens, 1)
         if self.auxk_units is not None:
-            _at_least("auxk_units", self.auxk_units, 1)
+            at_least("auxk_units", self.auxk_units, 1)
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise UserError(f"got clip_norm={self.clip_norm}, expected more than 0, or None")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -194,8 +201,9 @@ class StudentSpec:
     """Learning rate, instead of the recipe's; several at once make a grid."""
 
     def __post_init__(self) -> None:
-        _one_of("architecture", self.architecture, tuple(ARCHITECTURES))
-        _at_least("k", self.k, 1)
+        one_of("architecture", self.architecture, tuple(ARCHITECTURES))
+        at_least("k", self.k, 1)
+        _seed(self.seed)
         if self.lr is not None:
             _rate(self.architecture, self.lr)
 
@@ -235,86 +243,17 @@ class Recipe:
     """Which named recipe this began as."""
 
     def __post_init__(self) -> None:
-        _one_of("precision", self.precision, PRECISIONS)
-        _at_least("tokens", self.tokens, 1)
-        _at_least("log_every", self.log_every, 1)
+        one_of("precision", self.precision, PRECISIONS)
+        at_least("tokens", self.tokens, 1)
+        at_least("log_every", self.log_every, 1)
+        _seed(self.seed)
         if not self.students:
             raise UserError("got no students, expected at least one architecture to train")
         if not self.layers and not self.sites:
             raise UserError("got no layers and no sites, expected at least one MLP to take apart")
         for tracker in self.trackers:
-            _one_of("tracker", tracker, ("wandb", "trackio"))
+            one_of("tracker", tracker, ("wandb", "trackio"))
 
     def to_dict(self) -> dict[str, Any]:
         """The whole tree, ready for JSON."""
         return asdict(self)
-
-
-def paper(text: TextRecipe, **changes: Any) -> Recipe:
-    """The paper's recipe (section 4 and appendix D): 480 M tokens, learning rate 1e-4, constant."""
-    optimizer = OptimizerRecipe(loss="reference", warmup_share=1.0)
-    return replace(
-        Recipe(text=text, optimizer=optimizer, name="paper", **_sites(changes)), **changes
-    )
-
-
-def small(text: TextRecipe, **changes: Any) -> Recipe:
-    """A recipe for hundreds to thousands of steps: larger steps, short warm-up, a smaller buffer.
-
-    The learning rates are the best of a grid on the bundled models (docs/results.md).
-    """
-    optimizer = OptimizerRecipe(
-        lr=SMALL_LEARNING_RATES, default_lr=1e-3, decay_share=0.2, clip_norm=1.0
-    )
-    recipe = Recipe(
-        text=text,
-        optimizer=optimizer,
-        buffer=BufferRecipe(contexts=1024),
-        tokens=2_000_000,
-        name="small",
-        **_sites(changes),
-    )
-    return replace(recipe, **changes)
-
-
-SMALL_LEARNING_RATES = {
-    "mxd": 1e-3,
-    "transcoder": 1e-3,
-    "skip_transcoder": 1e-3,
-    "topk_autoencoder": 1e-3,
-    "dense_mlp": 1e-3,
-    "mlp_transcoder": 1e-3,
-}
-
-RECIPES = {"paper": paper, "small": small}
-
-
-def named_recipe(name: str, text: TextRecipe, **changes: Any) -> Recipe:
-    """A recipe by name, with fields changed.
-
-    Raises:
-        UserError: unknown name, or a field out of range.
-    """
-    _one_of("recipe", name, tuple(RECIPES))
-    return RECIPES[name](text, **changes)
-
-
-def _sites(changes: dict[str, Any]) -> dict[str, Any]:
-    return {name: changes[name] for name in ("layers", "sites") if name in changes}
-
-
-def changed(recipe: Recipe, **parts: dict[str, Any]) -> Recipe:
-    """A recipe with fields of its parts replaced; values that are None leave a field as it is.
-
-    Args:
-        recipe: the recipe.
-        parts: for a part (`layer`, `optimizer`, `buffer`), its fields and their new values.
-
-    Raises:
-        UserError: a value out of range.
-    """
-    given = {
-        part: replace(getattr(recipe, part), **{k: v for k, v in fields.items() if v is not None})
-        for part, fields in parts.items()
-    }
-    return replace(recipe, **given)

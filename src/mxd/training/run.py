@@ -46,6 +46,11 @@ def open_run(folder: str | Path) -> Run:
     entries = record.get("students")
     for entry in entries if isinstance(entries, list) else []:
         path = _inside(folder, entry)
+        if not path.is_dir():
+            raise UserError(
+                f"run {folder} lacks the folder {path} of its layer {entry['name']}, expected "
+                "every layer that its run.json lists; fetch it again, or train again"
+            )
         layers.setdefault(entry["site"], {})[entry["name"]] = load(path)
     if not layers:
         raise UserError(f"run {folder} has no layers, expected at least one trained student")

@@ -1,9 +1,10 @@
 """A run's folder: made when there is something to write, taken away when the run fails."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,15 @@ def check_free(folder: Path, overwrite: bool) -> None:
         UserError: something is there already and may not be replaced.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise UserError(f"output {folder} is a file, expected the name of a folder to write")
+        raise UserError(
+            f"output {folder} is a file, expected the name of a folder to write; choose another"
+        )
+    parent = next(path for path in folder.absolute().parents if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(
+            f"output folder {folder} cannot be made, because {parent} is no folder that can be "
+            "written to, expected one; choose another"
+        )
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not overwrite:
@@ -42,23 +51,38 @@ def writing(folder: Path, overwrite: bool) -> Iterator[Path]:
     """
     check_free(folder, overwrite)
     replaced = folder.absolute().with_name(f".{folder.absolute().name}.replaced")
+    new_parents = [path for path in folder.absolute().parents if not path.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)  # a run that was being replaced when the machine went down
         if folder.exists():
             shutil.rmtree(replaced, ignore_errors=True)
             folder.rename(replaced)
         folder.mkdir()
     except OSError as error:
-        raise UserError(f"cannot write output folder {folder}: {error.strerror}") from None
+        _remove_empty(new_parents)
+        raise UserError(
+            f"output folder {folder} cannot be written ({error.strerror}), expected one that can; "
+            "choose another"
+        ) from None
     try:
         yield folder
     except Exception:
         shutil.rmtree(folder, ignore_errors=True)
         if replaced.exists():
             replaced.rename(folder)
+        _remove_empty(new_parents)
         raise
     finally:
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Take folders away, the innermost first, unless somebody has put something into one."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def write_run(folder: Path, content: dict[str, Any]) -> None:
@@ -87,7 +111,9 @@ def read_run(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: expected JSON, {error}") from None
+        raise UserError(
+            f"{path} is damaged: expected JSON, {error}; train again, or fetch it again"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is not the record of a run (no format {FORMAT!r})")
     if content.get("format_version") != FORMAT_VERSION:

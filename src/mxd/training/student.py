@@ -1,5 +1,6 @@
 """One layer being trained: its optimizer, its loss, its counters."""
 
+import math
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -47,6 +48,7 @@ class Student:
         self.recipe, self.schedule, self.lr = recipe, schedule, lr
         self.steps = self.tokens = 0
         self.nmse_history: list[float] = []
+        self.diverged = False
         device = layer.bias.device
         self._loss = loss_function(recipe.loss)
         self._k_draws = torch.Generator().manual_seed(seed)
@@ -143,6 +145,7 @@ class Student:
             dead = float(silent.double().mean())
         self._sums.zero_()
         self._window_steps = 0
+        self.diverged = self.diverged or not math.isfinite(nmse + loss)
         self.nmse_history.append(nmse)
         lr = float(self._optimizer.param_groups[0]["lr"])
         return Window(loss, nmse, l0 if dead is not None else None, dead, lr)

@@ -22,8 +22,9 @@ def summarise(student: Student, recipe: Recipe, stream: ActivationStream) -> dic
         "loss": recipe.optimizer.loss,
         "lr": student.lr,
         "precision": recipe.precision,
-        "nmse_last_tenth": last,
-        "nmse_tenth_before": before,
+        "diverged": student.diverged,
+        "nmse_last_tenth": None if student.diverged else last,
+        "nmse_tenth_before": None if student.diverged else before,
         "still_falling": None if last is None or before is None else last < 0.98 * before,
         "data_fingerprint": stream.fingerprint,
     }

@@ -1,0 +1,41 @@
+"""The record of a run: everything that somebody needs to run it again."""
+
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from mxd._version import __version__
+from mxd.host import MLPSite, site_fingerprint
+from mxd.training.recipe import Recipe
+from mxd.training.student import Student
+
+
+def record_of(
+    recipe: Recipe,
+    sites: list[MLPSite],
+    students: list[Student],
+    base_model: str | None,
+    revision: str | None,
+    command: Sequence[str] | None,
+) -> dict[str, Any]:
+    """The content of run.json when a run begins."""
+    return {
+        "base_model": {
+            "name": base_model,
+            "revision": revision,
+            "sites": {site.name: site_fingerprint(site) for site in sites},
+        },
+        "command": list(command or []),
+        "recipe": recipe.to_dict(),
+        "seeds": {"run": recipe.seed, "students": sorted({s.seed for s in students})},
+        "students": [{"site": s.site, "name": s.name, "lr": s.lr} for s in students],
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"mxd": __version__, "python": platform.python_version(), "platform": sys.platform}
+    packages = ("torch", "transformers", "datasets", "tokenizers", "numpy")
+    return found | {package: version(package) for package in packages}
