@@ -94,7 +94,8 @@ def with_config(command: F) -> F:
                     f"{value} has the key {key!r}, expected the long flags of `{ctx.info_name}` "
                     "without dashes"
                 )
-            defaults[param.name] = _as_typed(item, param, ctx)
+            if item is not None:  # a key without a value leaves the default
+                defaults[param.name] = _as_typed(item, param, ctx)
         ctx.default_map = {**(ctx.default_map or {}), **defaults}
 
     return click.option(
@@ -109,7 +110,7 @@ def with_config(command: F) -> F:
 
 def _as_typed(item: Any, param: click.Parameter, ctx: click.Context) -> Any:
     """A value of a YAML file in the form that the flag's own type takes."""
-    if item is None or isinstance(item, bool):
+    if isinstance(item, bool):
         return item
     if isinstance(item, (str, int, float)):
         return str(item)

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mxd.cli._paths import check_json_target, check_writable, lasting, write_json
 from mxd.cli._screen import console, show_figures
 from mxd.cli._types import COUNT, DEVICE, with_config
-from mxd.data import open_documents, pack, special_token_ids
+from mxd.data import SpreadContexts, open_documents, pack, special_token_ids
 from mxd.demo import resolve_model
 from mxd.errors import UserError
 from mxd.evaluation import evaluate
@@ -69,7 +69,11 @@ def evaluate_run(
     figures = evaluate(
         host,
         found.layers,
-        pack(documents, tokenizer, recipe.text.contexts, contexts_per_batch=batch_contexts),
+        SpreadContexts(
+            pack(documents, tokenizer, recipe.text.contexts),
+            tokens,
+            contexts_per_batch=batch_contexts,
+        ),
         tokens=tokens,
         bos_token_id=tokenizer.bos_token_id,
         excluded_token_ids=special_token_ids(

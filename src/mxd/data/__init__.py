@@ -7,6 +7,7 @@ from mxd.data.packing import ContextOptions, Contexts, PackedContexts, pack
 from mxd.data.sources import PYTHON_STDLIB, open_documents
 from mxd.data.special_tokens import ExclusionOptions, special_token_ids
 from mxd.data.split import split_documents, without_documents
+from mxd.data.spread import SpreadContexts
 from mxd.data.stdlib import python_stdlib_documents
 from mxd.data.stream import ActivationBatch, ActivationStream
 from mxd.data.text_options import TextOptions
@@ -23,6 +24,7 @@ __all__ = [
     "Harvest",
     "PackedContexts",
     "SiteActivations",
+    "SpreadContexts",
     "TextOptions",
     "document_keys",
     "open_documents",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mxd.data import PYTHON_STDLIB, pack
+from mxd.data import PYTHON_STDLIB, SpreadContexts, pack
 from mxd.demo.models import BUNDLED, bundled_model
 from mxd.errors import UserError
 from mxd.evaluation import (
@@ -115,7 +115,8 @@ def run_demo(
         on_progress=on_progress,
     )
     say("Putting each layer back into the model and measuring on held-out files")
-    contexts = pack(evaluation_documents(recipe.text, recipe.seed), tokenizer)
+    held_out = pack(evaluation_documents(recipe.text, recipe.seed), tokenizer)
+    contexts = SpreadContexts(held_out, EVALUATION_TOKENS)
     evaluation = evaluate(
         model,
         run.layers,

@@ -19,7 +19,7 @@ def assemble(sums: Sums) -> Evaluation:
     return Evaluation(
         tokens=sums.tokens,
         predicted_tokens=sums.base.tokens,
-        documents=sums.documents,
+        documents=int((sums.base.loss.counts > 0).sum()),
         base_cross_entropy=sums.base.mean_loss,
         zero_ablation_cross_entropy=zero.mean_loss,
         mean_ablation_cross_entropy=mean.mean_loss,

@@ -49,7 +49,7 @@ class Sums:
                     layer.eval()
         self.bos, self.excluded = bos_token_id, excluded
         self.static_reference = "training"
-        self.tokens = self.documents = 0
+        self.tokens = 0
         self.base = PredictionTotals()
 
     def start(self, together: bool) -> None:
@@ -76,7 +76,6 @@ class Sums:
             tokens, logits, losses, wanted, documents, contexts.documents.to(self.device)
         )
         self.tokens += tokens.numel()
-        self.documents = max(self.documents, int(contexts.documents.max()) + 1)
         self.base.add(losses, losses, documents)
         for site, students in self.layers.items():
             x, y = activations[site]
