@@ -5,7 +5,8 @@ from tests.cli._parts import read_json
 from tests.cli.test_fit_and_eval import DOCUMENT_KEYS, LAYER_KEYS
 
 import mxd
-from mxd.demo.run import ARCHITECTURES, KS
+from mxd.demo import demo_recipe
+from mxd.demo.run import ARCHITECTURES
 
 
 @pytest.fixture(autouse=True)
@@ -13,8 +14,9 @@ def _tiny(monkeypatch):
     monkeypatch.setattr("mxd.demo.run.EVALUATION_TOKENS", 4096)
 
 
-@pytest.mark.parametrize("arch", ["gpt2", "llama"])
-def test_demo_takes_a_bundled_model_apart(cli, tmp_path, arch):
+@pytest.mark.parametrize(("arch", "ks"), [("gpt2", (4, 8)), ("llama", (8,))], ids=["gpt2", "llama"])
+def test_demo_takes_a_bundled_model_apart(cli, tmp_path, monkeypatch, arch, ks):
+    monkeypatch.setattr("mxd.demo.run.KS", ks)
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "mine.txt").write_text("dear", encoding="utf-8")
     flags = ("--arch", arch, "--tokens", 8192, "--out", "demo", "--json", "figures.json")
@@ -28,7 +30,7 @@ def test_demo_takes_a_bundled_model_apart(cli, tmp_path, arch):
         assert set(layer) >= LAYER_KEYS
         assert layer["parameters"] > 0
     sparse = {(layer["architecture"], layer["k"]) for layer in document["layers"]}
-    assert sparse >= {(a, k) for a in ARCHITECTURES for k in KS}
+    assert sparse >= {(a, k) for a in ARCHITECTURES for k in ks}
     assert {layer["architecture"] for layer in document["layers"]} - set(ARCHITECTURES) == {
         "mlp_transcoder", "dense_mlp",
     }  # fmt: skip
@@ -38,7 +40,9 @@ def test_demo_takes_a_bundled_model_apart(cli, tmp_path, arch):
         for ending in ("png", "svg"):
             assert (out / "figures" / f"{name}.{ending}").stat().st_size > 1000
     report = (out / "report.html").read_text(encoding="utf-8")
-    assert not re.search(r"""(src|href)\s*=\s*["']?(?!data:|#)""", report)
+    links = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'>\s]*)""", report)
+    assert links
+    assert all(link.startswith(("data:", "#")) for link in links)
     assert "url(" not in report
 
     units = read_json(out / "eval" / "units.json")
@@ -49,6 +53,14 @@ def test_demo_takes_a_bundled_model_apart(cli, tmp_path, arch):
     assert str(out.relative_to(tmp_path) / "report.html") in result.out.replace("\n", "")
     for path in out.glob("layers/*/*"):
         assert mxd.load(path).provenance.base_model == f"small-{arch}"
+
+
+def test_demo_trains_three_architectures_at_three_k_and_two_controls():
+    recipe = demo_recipe(seed=7)
+    trained = [(student.architecture, student.k) for student in recipe.students]
+    assert trained[:-2] == [(a, k) for a in ARCHITECTURES for k in (4, 8, 16)]
+    assert [name for name, _ in trained[-2:]] == ["mlp_transcoder", "dense_mlp"]
+    assert {student.seed for student in recipe.students} == {recipe.seed} == {7}
 
 
 def test_demo_without_a_name_counts_up(cli, tmp_path, monkeypatch):

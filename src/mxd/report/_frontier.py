@@ -34,13 +34,14 @@ def against_activity(sheet: Sheet, panel: Axes, found: Sequence[Series]) -> None
     """Draw one figure of one site against active parameters, each point with its K."""
     panel.set_xscale("log")
     drawn = [one for one in found if one.line[0].x]
+    places = [point.x for one in drawn for point in one.line if point.x]
+    if places:  # before anything is drawn: matplotlib's own limits fail for a single place
+        _scale_parameters(panel, min(places), max(places))
     for one in drawn:
         _line(panel, one, 1.0)
         if len(one.line) > 1:
             _write_ks(panel, one)
-    places = [point.x for one in drawn for point in one.line if point.x]
     if places:
-        _scale_parameters(panel, min(places), max(places))
         sheet.key(panel, [look(one.architecture).name for one in drawn])
     _rest_on_zero(panel, drawn)
 
