@@ -1,11 +1,14 @@
 """The main job, end to end: train, graft, measure, look, steer, report."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mxd.data import PYTHON_STDLIB, SpreadContexts, pack
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from mxd.data import PYTHON_STDLIB, Contexts, SpreadContexts, pack
 from mxd.demo.models import BUNDLED, bundled_model
 from mxd.errors import UserError
 from mxd.evaluation import (
@@ -127,17 +130,7 @@ def run_demo(
     document = evaluation.to_dict()
     store_evaluation(run, document, name="demo", text=f"held-out part of {PYTHON_STDLIB}")
     say("Looking for experts worth seeing")
-    site, students = next(iter(run.layers.items()))
-    name, layer = _shown(students)
-    firing = find_firing(model, site, layer, contexts, tokens=EVALUATION_TOKENS)
-    worth = units_worth_seeing(firing, dull_token_ids=tokenizer.all_special_ids)
-    units = [show_unit(firing, unit, tokenizer) for unit in worth]
-    steered = None
-    if units:
-        strength = round(4 * units[0].largest, 1)
-        steered = steer(
-            model, tokenizer, site, layer, unit=units[0].unit, strength=strength, prompt=PROMPT
-        )
+    name, units, steered = _look(model, tokenizer, run, contexts)
     report = publish(
         out,
         title=f"{BUNDLED[arch]}, block {LAYER}: an MLP taken apart",
@@ -151,6 +144,24 @@ def run_demo(
         json.dumps([unit.to_dict() for unit in units], indent=2) + "\n", encoding="utf-8"
     )
     return DemoResult(run, evaluation, name, units, steered, report)
+
+
+def _look(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, run: Run, contexts: Iterable[Contexts]
+) -> tuple[str, list[UnitExamples], SteeredText | None]:
+    """Three experts in their contexts, and a text with the first of them turned up."""
+    site, students = next(iter(run.layers.items()))
+    name, layer = _shown(students)
+    firing = find_firing(model, site, layer, contexts, tokens=EVALUATION_TOKENS)
+    worth = units_worth_seeing(firing, dull_token_ids=tokenizer.all_special_ids)
+    units = [show_unit(firing, unit, tokenizer) for unit in worth]
+    if not units:
+        return name, [], None
+    strength = round(4 * units[0].largest, 1)
+    steered = steer(
+        model, tokenizer, site, layer, unit=units[0].unit, strength=strength, prompt=PROMPT
+    )
+    return name, units, steered
 
 
 def _shown(students: dict[str, Layer]) -> tuple[str, SparseLayer]:
