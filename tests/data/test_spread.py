@@ -19,15 +19,15 @@ def taken(spread: SpreadContexts) -> list[int]:
     return [int(row[0]) for batch in spread for row in batch.tokens]
 
 
-def test_spread_takes_every_nth_context_of_all_the_text():
+def test_spread_takes_contexts_from_all_over_the_text():
     spread = SpreadContexts(contexts(12), 12)
-    assert taken(spread) == [0, 4, 8]
-    assert taken(spread) == [0, 4, 8]  # and again
+    assert taken(spread) == [3, 7, 11]
+    assert taken(spread) == [3, 7, 11]  # and again
 
 
 def test_spread_keeps_the_numbers_of_documents():
     (batch,) = SpreadContexts(contexts(12), 12)
-    assert batch.documents[:, 0].tolist() == [0, 2, 4]
+    assert batch.documents[:, 0].tolist() == [1, 3, 5]
 
 
 def test_spread_takes_everything_where_there_is_no_more():
@@ -35,9 +35,13 @@ def test_spread_takes_everything_where_there_is_no_more():
 
 
 def test_spread_looks_no_further_than_told():
-    assert taken(SpreadContexts(contexts(100), 8, look=3)) == [0, 3]
+    assert taken(SpreadContexts(contexts(100), 8, look=3)) == [2, 5]
 
 
 def test_spread_makes_batches_of_the_size_asked_for():
     sizes = [len(b.tokens) for b in SpreadContexts(contexts(20), 40, contexts_per_batch=4)]
     assert sizes == [4, 4, 2]
+
+
+def test_spread_takes_nearly_all_where_there_is_little_more():
+    assert len(taken(SpreadContexts(contexts(10), 36))) == 9

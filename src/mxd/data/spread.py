@@ -10,7 +10,8 @@ from mxd.data.packing import Contexts
 class SpreadContexts:
     """At most as many tokens as asked for, in contexts spread evenly over more of the text.
 
-    Neighbouring contexts come from one document and say nearly the same; every n-th one says more.
+    Neighbouring contexts come from one document and say nearly the same; contexts from many
+    documents say more.
     Can be iterated again. Documents keep their numbers.
 
     Args:
@@ -30,13 +31,15 @@ class SpreadContexts:
     ) -> None:
         self._contexts, self._limit = contexts, look * tokens
         self._contexts_per_batch = contexts_per_batch
-        available = sum(row.tokens.numel() for row in self._rows())
-        self._every = max(1, -(-available // tokens))
+        lengths = [row.tokens.numel() for row in self._rows()]
+        self._available = len(lengths)
+        self._wanted = min(len(lengths), max(1, tokens // max([1, *lengths])))
 
     def __iter__(self) -> Iterator[Contexts]:
         rows: list[Contexts] = []
         for number, row in enumerate(self._rows()):
-            if number % self._every == 0:
+            taken, due = (n * self._wanted // self._available for n in (number, number + 1))
+            if due > taken:
                 rows.append(row)
             if len(rows) == self._contexts_per_batch:
                 yield _stack(rows)

@@ -49,7 +49,8 @@ def publish(
     ]
     if rows:
         drawn += draw_training(rows, figures / "training", model=model)
-    command = " ".join(record.get("command") or []) or "mxd.fit"
+    given = record.get("command")
+    command = " ".join(map(str, given)) if given and isinstance(given, list) else "mxd.fit"
     return write_report(
         folder / "report.html",
         title=title,
