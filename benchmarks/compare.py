@@ -46,7 +46,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=float, default=2e6)
     parser.add_argument("--evaluation-tokens", type=float, default=2e5)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--show", type=Path, help="print the tables of an earlier result")
     flags = parser.parse_args()
+    if flags.show is not None:
+        show(json.loads(flags.show.read_text(encoding="utf-8")))
+        return
     started = time.time()
     model, tokenizer = (load(bundled_model(flags.arch)) for load in (load_model, load_tokenizer))
 
@@ -147,7 +151,14 @@ def say(progress: object) -> None:
 
 
 def show(result: dict[str, object]) -> None:
-    """The table of docs/results.md."""
+    """The tables of docs/results.md."""
+    print("Grid: error on the last tenth of the training text, one seed\n")
+    rates = list(next(iter(result["grid_nmse"].values())))
+    print("| architecture | " + " | ".join(rates_of(rates)) + " |")
+    print("| --- |" + " --- |" * len(rates))
+    for name, errors in result["grid_nmse"].items():
+        print(f"| {name} | " + " | ".join(f"{errors[rate]:.4f}" for rate in rates) + " |")
+    print("\nThree seeds, mean ± standard deviation, on held-out files\n")
     print("| architecture | lr | NMSE | static NMSE | modulation share | Δ cross-entropy | dead |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, figures in result["summary"].items():
@@ -169,6 +180,11 @@ def show(result: dict[str, object]) -> None:
             for figure, value in figures.items()
         ]
         print(f"  {name}: {', '.join(shown)}")
+
+
+def rates_of(rates: list[float | str]) -> list[str]:
+    """Learning rates as text, whether they come from memory or from JSON."""
+    return [f"{float(rate):g}" for rate in rates]
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def test_demo_takes_a_bundled_model_apart(cli, tmp_path, monkeypatch, arch, ks):
     assert all(link.startswith(("data:", "#")) for link in links)
     assert "url(" not in report
 
-    units = read_json(out / "eval" / "units.json")
+    units = read_json(out / "eval" / "units.json")["units"]
     assert result.out.count("\nExpert ") == len(units) == 3
     for unit in units:
         assert len(unit["examples"]) == 5

@@ -108,7 +108,8 @@ def test_store_evaluation_writes_figures_into_folder_and_cards(copied: Path) -> 
     run = open_run(copied)
     figures = {"site": SITE, "name": STUDENT, "nmse": 0.125, "delta_cross_entropy": 0.03}
     document = {"tokens": 99, "layers": [figures]}
-    store_evaluation(run, document, name="held-out", text="other text")
+    document["text"] = "other text"
+    store_evaluation(run, document, name="held-out")
     assert json.loads((copied / "eval" / "held-out.json").read_text(encoding="utf-8")) == document
     layer = load(student_folder(copied, SITE, STUDENT))
     assert layer.provenance.evaluation == {"text": "other text", "tokens": 99, **figures}

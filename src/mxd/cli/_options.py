@@ -77,6 +77,10 @@ LAYER_OPTIONS: list[Option] = [
         "--expansion", type=float, default=32, show_default=True,
         help="Width, in units of d, of the transcoder that all layers have the parameters of.",
     ),
+    click.option(
+        "--rule", type=click.Choice(["exact", "paper"]),
+        help=f"How the N of an MxD is matched: exactly, or as the paper counts.  {_AS_RECIPE}",
+    ),
     click.option("--width", type=COUNT, help="Number of units N, instead of --expansion."),
     click.option(
         "--d-hidden", type=COUNT, help="Width H of the dense hidden units.  [default: the MLP's]"
@@ -87,7 +91,10 @@ LAYER_OPTIONS: list[Option] = [
         help="Top-k, or a penalty on the coefficients.",
     ),
     click.option("--random-k", is_flag=True, help="Draw K anew at each step from K ± K/2."),
-    click.option("--unit-norm", is_flag=True, help="Keep modulators or decoder rows at unit norm."),
+    click.option(
+        "--unit-norm", is_flag=True,
+        help="Keep modulators or decoder rows at unit norm (not skip_transcoder, mlp_transcoder).",
+    ),
     click.option(
         "--shared-experts", type=int, default=0, show_default=True,
         help="Experts of an MxD that are always on; they count among the K.",
@@ -125,6 +132,13 @@ TRAINING_OPTIONS: list[Option] = [
     ),
     click.option(
         "--buffer-contexts", type=COUNT, help=f"Contexts in the shuffle buffer.  {_AS_RECIPE}"
+    ),
+    click.option(
+        "--buffer-dtype", type=click.Choice(["float32", "bfloat16"]),
+        help=f"Type that the buffer stores activations in.  {_AS_RECIPE}",
+    ),
+    click.option(
+        "--buffer-device", help=f"Where the buffer lives.  {_AS_RECIPE}"
     ),
     click.option(
         "--harvest-contexts", type=COUNT,

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -79,13 +79,27 @@ def _figures(progress: Progress) -> str:
     return f"{row['student']}{more}: NMSE {row['nmse']:.4f}{dead}"
 
 
+def evaluation_progress(screen: Console, total: int) -> Callable[[int], None]:
+    """A callback for `evaluate`: now and then a line that says how far it is."""
+    last = [time.monotonic()]
+
+    def say(tokens: int) -> None:
+        if time.monotonic() - last[0] >= _PLAIN_SECONDS:
+            last[0] = time.monotonic()
+            screen.print(f"evaluated on {tokens:,} of at most {total:,} tokens")
+
+    return say
+
+
 def show_figures(screen: Console, document: dict[str, Any]) -> None:
     """The table of an evaluation: architectures by K, the controls below."""
     table = Table(
-        title=f"Cross-entropy of the base model {document['base_cross_entropy']:.4f} nats/token on "
-        f"{document['tokens']:,} held-out tokens; with the MLP's output set to zero "
-        f"{_number(document['zero_ablation_cross_entropy'])}, to its mean "
-        f"{_number(document['mean_ablation_cross_entropy'])}",
+        title=Text(
+            f"Cross-entropy of the base model {document['base_cross_entropy']:.4f} nats/token on "
+            f"{document['tokens']:,} tokens ({document['text']}); with the MLP's output at zero "
+            f"{_number(document['zero_ablation_cross_entropy'])}, at its mean "
+            f"{_number(document['mean_ablation_cross_entropy'])}"
+        ),
         title_justify="left",
     )
     shown = [n for n, column in enumerate(COLUMNS) if column.key not in _LEFT_TO_THE_REPORT]
@@ -99,6 +113,17 @@ def show_figures(screen: Console, document: dict[str, Any]) -> None:
         was_control = row.is_control
         table.add_row(*(Text(row.cells[number]) for number in shown))
     screen.print(table)
+
+
+def show_together(screen: Console, document: dict[str, Any]) -> None:
+    """Layers of several sites in place at once, a line for each."""
+    for entry in document["together"]:
+        screen.print(
+            f"{entry['name']} at {len(entry['sites'])} sites at once: Δ cross-entropy "
+            f"{entry['delta_cross_entropy']:+.4f} ± "
+            f"{1.96 * (entry['delta_cross_entropy_se'] or 0):.4f}",
+            markup=False,
+        )
 
 
 def _number(value: float | None) -> str:

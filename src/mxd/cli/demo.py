@@ -7,10 +7,17 @@ from pathlib import Path
 import click
 
 from mxd.cli._paths import check_json_target, keeping, next_free, write_json
-from mxd.cli._screen import console, show_figures, show_steered, show_units, training_progress
+from mxd.cli._screen import (
+    console,
+    evaluation_progress,
+    show_figures,
+    show_steered,
+    show_units,
+    training_progress,
+)
 from mxd.cli._types import COUNT, with_config
 from mxd.demo import run_demo
-from mxd.demo.run import DEMO_TOKENS
+from mxd.demo.run import DEMO_TOKENS, EVALUATION_TOKENS
 
 
 @click.command()
@@ -55,6 +62,7 @@ def demo(arch: str, out: Path | None, tokens: int, seed: int, json_file: Path | 
             seed=seed,
             command=["mxd", *sys.argv[1:]],
             on_progress=progress,
+            on_evaluated=evaluation_progress(screen, EVALUATION_TOKENS),
             on_stage=lambda text: screen.print(f"{text} …", markup=False),
         )
     document = result.evaluation.to_dict()

@@ -120,7 +120,7 @@ def recipe_from_flags(flags: dict[str, Any]) -> Recipe:
         sites=flags["site"] or (),
         students=students,
         seed=seed,
-        **{name: flags[name] for name in ("precision", "device", "log_every")},
+        **{name: flags[name] for name in ("precision", "device", "dtype", "log_every")},
         trackers=flags["trackers"] or (),
         **({} if flags["tokens"] is None else {"tokens": flags["tokens"]}),
     )
@@ -138,9 +138,23 @@ def _recipe_name(flags: dict[str, Any]) -> str:
 
 def _with_flags(recipe: Recipe, flags: dict[str, Any], single_rate: float | None) -> Recipe:
     """Put flags that were given over what the named recipe says."""
-    layer = ("expansion", "width", "d_hidden", "activation", "sparsity", "random_k", "unit_norm")
+    layer = (
+        "expansion",
+        "rule",
+        "width",
+        "d_hidden",
+        "activation",
+        "sparsity",
+        "random_k",
+        "unit_norm",
+    )
     optimizer = ("loss", "batch_tokens", "clip_norm", "auxk_coefficient", "l1_coefficient")
-    buffer = {"contexts": flags["buffer_contexts"], "harvest_contexts": flags["harvest_contexts"]}
+    buffer = {
+        "contexts": flags["buffer_contexts"],
+        "harvest_contexts": flags["harvest_contexts"],
+        "dtype": flags["buffer_dtype"],
+        "device": flags["buffer_device"],
+    }
     rates: dict[str, Any] = {}
     if single_rate is not None:
         rates = {"lr": dict.fromkeys(ARCHITECTURES, single_rate), "default_lr": single_rate}

@@ -67,6 +67,7 @@ class PackedContexts:
         tokenizer: The model's tokenizer.
         options: Length, separator and BOS.
         contexts_per_batch: Contexts in each batch; the last may hold fewer.
+        number_documents: Number the documents, which takes memory for each; else all are 0.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class PackedContexts:
         options: ContextOptions | None = None,
         *,
         contexts_per_batch: int = 32,
+        number_documents: bool = True,
     ) -> None:
         if contexts_per_batch < 1:
             raise UserError(
@@ -85,6 +87,7 @@ class PackedContexts:
         self._tokenizer = tokenizer
         self._options = options or ContextOptions()
         self._contexts_per_batch = contexts_per_batch
+        self._number_documents = number_documents
         self.dropped_tokens = 0
 
     def __iter__(self) -> Iterator[Contexts]:
@@ -116,7 +119,9 @@ class PackedContexts:
         numbers: dict[str, int] = {}
         last = 0
         for piece in tokenise(self._documents, self._tokenizer):
-            number = numbers.setdefault(piece.document.key, len(numbers))
+            number = 0
+            if self._number_documents:
+                number = numbers.setdefault(piece.document.key, len(numbers))
             if piece.document.token_ids is not None:
                 yield self._ready_made(piece, number)
                 continue
@@ -126,8 +131,7 @@ class PackedContexts:
             last = number
         self.dropped_tokens = open_context.used
         _logger.info(
-            "packed an epoch of %d documents; the last context held only %d tokens and was dropped",
-            len(numbers),
+            "packed an epoch; the last context held only %d tokens and was dropped",
             open_context.used,
         )
 
@@ -162,9 +166,16 @@ def pack(
     options: ContextOptions | None = None,
     *,
     contexts_per_batch: int = 32,
+    number_documents: bool = True,
 ) -> PackedContexts:
     """Pack documents into contexts: see `PackedContexts`."""
-    return PackedContexts(documents, tokenizer, options, contexts_per_batch=contexts_per_batch)
+    return PackedContexts(
+        documents,
+        tokenizer,
+        options,
+        contexts_per_batch=contexts_per_batch,
+        number_documents=number_documents,
+    )
 
 
 class _OpenContext:

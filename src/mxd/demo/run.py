@@ -1,9 +1,11 @@
 """The main job, end to end: train, graft, measure, look, steer, report."""
 
 import json
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -88,6 +90,7 @@ def run_demo(
     command: Sequence[str] = (),
     on_progress: Callable[[Progress], None] | None = None,
     on_stage: Callable[[str], None] | None = None,
+    on_evaluated: Callable[[int], None] | None = None,
 ) -> DemoResult:
     """Run the demo on a bundled model and write everything into `out`.
 
@@ -99,6 +102,7 @@ def run_demo(
         command: the command line to record.
         on_progress: called during training.
         on_stage: called with a sentence when a new stage begins.
+        on_evaluated: called with the tokens evaluated on so far.
 
     Raises:
         UserError: unknown architecture, folder in the way, no source of the standard library.
@@ -126,24 +130,38 @@ def run_demo(
         contexts,
         tokens=EVALUATION_TOKENS,
         bos_token_id=tokenizer.bos_token_id,
+        text=f"held-out part of {PYTHON_STDLIB}",
+        on_progress=on_evaluated,
     )
     document = evaluation.to_dict()
-    store_evaluation(run, document, name="demo", text=f"held-out part of {PYTHON_STDLIB}")
+    store_evaluation(run, document, name="demo")
     say("Looking for experts worth seeing")
     name, units, steered = _look(model, tokenizer, run, contexts)
-    report = publish(
+    shown = {
+        "student": name,
+        "units": [unit.to_dict() for unit in units],
+        "steered": None if steered is None else asdict(steered),
+    }
+    report = _write_report(out, arch, run, document, shown, command)
+    return DemoResult(run, evaluation, name, units, steered, report)
+
+
+def _write_report(
+    out: Path,
+    arch: str,
+    run: Run,
+    document: dict[str, Any],
+    shown: dict[str, Any],
+    command: Sequence[str],
+) -> Path:
+    (out / "eval" / "units.json").write_text(json.dumps(shown, indent=2) + "\n", encoding="utf-8")
+    return publish(
         out,
         title=f"{BUNDLED[arch]}, block {LAYER}: an MLP taken apart",
         record=run.record,
         evaluation=document,
-        units=[unit.to_dict() for unit in units],
-        units_of=name,
-        steered=None if steered is None else asdict(steered),
+        command=shlex.join(command),
     )
-    (out / "eval" / "units.json").write_text(
-        json.dumps([unit.to_dict() for unit in units], indent=2) + "\n", encoding="utf-8"
-    )
-    return DemoResult(run, evaluation, name, units, steered, report)
 
 
 def _look(

@@ -49,7 +49,7 @@ class Sums:
                     layer.eval()
         self.bos, self.excluded = bos_token_id, excluded
         self.static_reference = "training"
-        self.tokens = 0
+        self.tokens = self.batches = 0
         self.base = PredictionTotals()
 
     def start(self, together: bool) -> None:
@@ -69,6 +69,13 @@ class Sums:
         with record(self.model, list(self.sites.values())) as values:
             logits = self.model(tokens, use_cache=False).logits
             activations = dict(values)
+        self.batches += 1
+        for site, pair in activations.items():
+            if not all(bool(values.isfinite().all()) for values in pair):
+                raise UserError(
+                    f"NaN or infinite activations at site {site} in batch {self.batches} of the "
+                    "evaluation; check the model's weights and the precision it runs in"
+                )
         wanted = ~_among(tokens[:, 1:], self.excluded)
         losses = token_losses(logits, tokens, wanted)
         documents = contexts.documents[:, 1:][wanted.cpu()].long()
@@ -91,20 +98,20 @@ class Sums:
     def _rebuild(
         self, batch: _Batch, pair: tuple[str, str], layer: Layer, x: Tensor, y: Tensor
     ) -> Tensor:
-        dtype = layer.bias.dtype
-        fed = (y if layer.reads == "output" else x).to(dtype)
+        # A layer may have a device and a type of its own.
+        fed, target = (y if layer.reads == "output" else x).to(layer.bias), y.to(layer.bias)
         untrained = _among(batch.tokens, layer.provenance.excluded_token_ids)
         # Every token goes through the layer once; only the counted ones enter its figures.
-        counted = ~(untrained | _among(batch.tokens, self.excluded))
-        is_bos = _among(batch.tokens, () if self.bos is None else (self.bos,))
-        output = self.rebuilt[pair].add(
-            fed[counted], y[counted].to(dtype), is_bos[counted], batch.all_documents[counted]
+        counted = ~(untrained | _among(batch.tokens, self.excluded)).to(target.device)
+        is_bos = _among(batch.tokens, () if self.bos is None else (self.bos,)).to(target.device)
+        documents = batch.all_documents.to(target.device)
+        full = target.clone()
+        full[counted] = self.rebuilt[pair].add(
+            fed[counted], target[counted], is_bos[counted], documents[counted]
         )
-        full = y.to(dtype, copy=True)
-        full[counted] = output
         if not bool(counted.all()):
             full[~counted] = layer(fed[~counted])
-        return torch.where(untrained.unsqueeze(-1), y, full.to(y.dtype))
+        return torch.where(untrained.unsqueeze(-1), y, full.to(y))
 
     def _ablate(self, batch: _Batch, site: str, y: Tensor) -> None:
         mean = self._mean_output(site, y)

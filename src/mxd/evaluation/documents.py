@@ -31,8 +31,8 @@ class DocumentSums:
         """Add the values of a batch of tokens."""
         values, documents = values.double().cpu(), documents.long().cpu()
         size = int(documents.max()) + 1 if len(documents) else 0
-        self.sums = _grown(self.sums, size).index_add(0, documents, values)
-        self.counts = _grown(self.counts, size).index_add(0, documents, torch.ones_like(values))
+        self.sums = _grown(self.sums, size).index_add_(0, documents, values)
+        self.counts = _grown(self.counts, size).index_add_(0, documents, torch.ones_like(values))
 
     @property
     def tokens(self) -> int:
@@ -80,4 +80,7 @@ def ratio_estimate(
 
 
 def _grown(totals: Float[Tensor, "before"], size: int) -> Float[Tensor, "after"]:
-    return torch.cat([totals, totals.new_zeros(max(0, size - len(totals)))])
+    if size <= len(totals):
+        return totals
+    room = max(size, 2 * len(totals))  # doubling: a document a time would copy them all each time
+    return torch.cat([totals, totals.new_zeros(room - len(totals))])

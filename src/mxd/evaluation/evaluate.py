@@ -1,6 +1,7 @@
 """Faithfulness and specialisation of layers, streamed over held-out text."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -26,6 +27,7 @@ def evaluate(
     bos_token_id: int | None = None,
     excluded_token_ids: Sequence[int] = (),
     together: bool = False,
+    text: str | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Measure what the model loses with each layer in place, and how the layers use their units.
@@ -39,6 +41,7 @@ def evaluate(
         bos_token_id: BOS, for the figures without it.
         excluded_token_ids: tokens whose activations and whose predictions are not counted.
         together: also put the layers that have the same name at several sites in place at once.
+        text: what the contexts are, in words, for reports.
         on_progress: called with the number of tokens after each batch.
 
     Returns:
@@ -65,7 +68,7 @@ def evaluate(
     finally:  # means of this text are no means of training
         for _, layer in lacking:
             layer.statistics.clear()
-    return assemble(sums)
+    return replace(assemble(sums), text=text)
 
 
 def _first(contexts: Iterable[Contexts], tokens: int) -> Iterator[Contexts]:

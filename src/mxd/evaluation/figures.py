@@ -128,6 +128,8 @@ class Evaluation:
     """Where the means come from: `training` tokens, or this `evaluation` text (layers without)."""
     layers: list[LayerFigures]
     """One entry for each layer."""
+    text: str | None = None
+    """What was read, in words."""
     sites: list[SiteFigures] = field(default_factory=list)
     """References for each site."""
     together: list[TogetherFigures] = field(default_factory=list)

@@ -63,7 +63,8 @@ def find_firing(
     ids, units, values, places, seen = [], [], [], [], 0
     for batch in contexts:
         x, y = capture(model, [where], batch.tokens.to(device))[site]
-        codes = layer.encode((y if layer.reads == "output" else x).to(layer.bias.dtype))
+        fed = y if layer.reads == "output" else x
+        codes = layer.encode(fed.to(layer.bias.device, layer.bias.dtype))
         active = codes.values > 0
         positions = torch.arange(batch.tokens.numel()).view(*batch.tokens.shape, 1) + seen
         ids.append(batch.tokens)

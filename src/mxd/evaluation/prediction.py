@@ -5,11 +5,9 @@ import math
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from mxd.evaluation.documents import DocumentSums
-
-_PIECE_ELEMENTS = 1 << 24
-"""Logits that exist in float32 at one time (64 MiB)."""
 
 
 class PredictionTotals:
@@ -52,14 +50,12 @@ def token_losses(
     tokens: Int[Tensor, "contexts length"],
     wanted: Bool[Tensor, "contexts length_less_one"],
 ) -> Float[Tensor, "predicted"]:
-    """−log p of each wanted next token, in float32, on the CPU."""
-    rows, targets = logits[:, :-1][wanted], tokens[:, 1:][wanted]
-    piece = max(1, _PIECE_ELEMENTS // logits.shape[-1])
+    """−log p of each wanted next token, in float32, on the CPU; a context at a time."""
     losses = [
-        torch.nn.functional.cross_entropy(r.float(), t, reduction="none")
-        for r, t in zip(rows.split(piece), targets.split(piece), strict=True)
+        cross_entropy(row[:-1][keep].float(), ids[1:][keep], reduction="none").cpu()
+        for row, ids, keep in zip(logits, tokens, wanted, strict=True)
     ]
-    return torch.cat(losses).cpu() if losses else torch.zeros(0)
+    return torch.cat(losses)
 
 
 def kl_divergence(
@@ -67,11 +63,10 @@ def kl_divergence(
     other: Float[Tensor, "contexts length vocabulary"],
     wanted: Bool[Tensor, "contexts length_less_one"],
 ) -> float:
-    """Σ over the wanted positions of KL(base ‖ other), in nats."""
+    """Σ over the wanted positions of KL(base ‖ other), in nats; a context at a time."""
     total = 0.0
-    piece = max(1, _PIECE_ELEMENTS // base.shape[-1])
-    rows, others = base[:, :-1][wanted], other[:, :-1][wanted]
-    for p, q in zip(rows.split(piece), others.split(piece), strict=True):
-        log_p, log_q = p.float().log_softmax(-1), q.float().log_softmax(-1)
+    for p, q, keep in zip(base, other, wanted, strict=True):
+        log_p = p[:-1][keep].float().log_softmax(-1)
+        log_q = q[:-1][keep].float().log_softmax(-1)
         total += float((log_p.exp() * (log_p - log_q)).sum(-1).double().sum())
     return total

@@ -37,6 +37,10 @@ class ReconstructionTotals:
         self._modulation_squared = 0.0
         self._fired = torch.zeros(units, dtype=torch.float64)
         self._mass = torch.zeros(units, dtype=torch.float64)
+        self._norms = torch.zeros(0, dtype=torch.float64)
+        if isinstance(layer, SparseLayer):
+            rows = layer.unit_rows.detach()
+            self._norms = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64).cpu()
         self._static = layer.statistics.get("mean_modulation")
         self.by_document = DocumentSums()
 
@@ -97,11 +101,9 @@ class ReconstructionTotals:
         return layer(x), None, None
 
     def _count(self, codes: Codes) -> None:
-        assert isinstance(self.layer, SparseLayer)
         units, values = codes.indices.reshape(-1).cpu(), codes.values.double().reshape(-1).cpu()
-        norms = self.layer.unit_rows.double().norm(dim=-1).cpu()
         self._fired.index_add_(0, units, (values > 0).double())
-        self._mass.index_add_(0, units, values * norms[units])
+        self._mass.index_add_(0, units, values * self._norms[units])
 
     @property
     def zero_tokens(self) -> int:

@@ -105,7 +105,7 @@ def check_device(name: str | torch.device) -> torch.device:
     """A device that is there.
 
     Args:
-        name: such as "cpu", "cuda", "cuda:1", "mps".
+        name: such as "cpu", "cuda", "cuda:1". Apple's "mps" has no float64, which sums need.
 
     Raises:
         UserError: there is none of that name; the message lists those there are.
@@ -113,8 +113,6 @@ def check_device(name: str | torch.device) -> torch.device:
     available = ["cpu", "meta"]
     if torch.cuda.is_available():
         available += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        available.append("mps")
     if torch.xpu.is_available():
         available += ["xpu", *(f"xpu:{index}" for index in range(torch.xpu.device_count()))]
     try:

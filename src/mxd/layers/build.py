@@ -1,14 +1,17 @@
 """Build any architecture for a given boundary, parameter-matched."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from mxd.errors import UserError
 from mxd.layers.base import Layer
 from mxd.layers.config import DenseBranchConfig, LayerConfig, SparseConfig
-from mxd.layers.matching import match_latents
+from mxd.layers.matching import match_experts, match_latents
 from mxd.layers.mxd import MxDConfig
 from mxd.layers.registry import layer_class
+
+logger = logging.getLogger(__name__)
 
 
 def build(
@@ -22,6 +25,7 @@ def build(
     k: int,
     width: int | None = None,
     expansion: int | float = 32,
+    rule: str = "exact",
     options: Mapping[str, Any] | None = None,
 ) -> Layer:
     """A freshly initialised layer of any architecture.
@@ -36,6 +40,7 @@ def build(
         k: how many units may be active.
         width: number of gated units; None matches the parameters of a transcoder.
         expansion: width of that transcoder in units of d_in.
+        rule: how an MxD is matched, see `match_experts`.
         options: further fields of the configuration; those the architecture lacks are left out.
 
     Raises:
@@ -44,7 +49,11 @@ def build(
     cls = layer_class(architecture)
     config_class = cls.config_class
     if width is None:
-        width = match_latents(architecture, d_in, d_out, d_hidden, expansion, glu)
+        width = (
+            match_experts(d_in, d_out, d_hidden, expansion, glu, rule)
+            if architecture == "mxd"
+            else match_latents(architecture, d_in, d_out, d_hidden, expansion, glu)
+        )
     fields: dict[str, Any] = {"d_in": d_out if cls.reads == "output" else d_in, "d_out": d_out}
     if issubclass(config_class, DenseBranchConfig):
         fields |= {"d_hidden": d_hidden, "activation": activation, "glu": glu}
@@ -64,6 +73,8 @@ def _applicable(
     unknown = set(options) - {"sparsity", "random_k", "unit_norm", "shared_experts"}
     if unknown:
         raise UserError(f"got layer options {sorted(unknown)}, expected fields of a configuration")
+    if options.get("unit_norm") and no_direction:
+        logger.warning("unit_norm is off for %s: its rows start at zero", architecture)
     return {
         name: value
         for name, value in options.items()

@@ -71,12 +71,8 @@ def _measured(figures: dict[str, Any]) -> str:
     if not rows:
         return "Nothing yet: `mxd eval` measures a run and writes its figures here.\n"
     text = figures.get("text")
-    where = (
-        f"On {figures['tokens']:,} held-out tokens"
-        if _number(figures.get("tokens"))
-        else "Held out"
-    )
-    return f"{where}{f' of `{_span(str(text))}`' if text else ''}:\n\n" + _table(rows)
+    tokens = f"{figures['tokens']:,} tokens" if _number(figures.get("tokens")) else "tokens"
+    return f"On {tokens}{f' (`{_span(str(text))}`)' if text else ''}:\n\n" + _table(rows)
 
 
 def _table(values: dict[str, Any]) -> str:

@@ -133,8 +133,7 @@ def _story(run: dict[str, Any], evaluation: dict[str, Any]) -> list[str]:
     of = "" if documents is None else f" of {_plural(int(documents), 'document')}"
     told.append(
         f"Each layer was then put in the MLP's place and evaluated on "
-        f"{count(evaluation.get('tokens'))} held-out tokens{of} from "
-        f"{text.get('eval_source') or 'a part of the same source that was not trained on'}."
+        f"{count(evaluation.get('tokens'))} tokens{of}: {evaluation.get('text') or 'text'}."
     )
     return told
 

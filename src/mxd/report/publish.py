@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +12,22 @@ logger = logging.getLogger(__name__)
 
 
 def publish(
-    folder: Path,
-    *,
-    title: str,
-    record: dict[str, Any],
-    evaluation: dict[str, Any],
-    units: Sequence[dict[str, Any]] = (),
-    units_of: str | None = None,
-    steered: dict[str, Any] | None = None,
+    folder: Path, *, title: str, record: dict[str, Any], evaluation: dict[str, Any], command: str
 ) -> Path:
     """Draw the figures of a run and write its report.
 
     Args:
-        folder: the run's folder.
+        folder: the run's folder; units worth seeing are taken from its eval/units.json, where it
+            has one: `{"student", "units", "steered"}`.
         title: title of the report.
         record: content of run.json.
         evaluation: the document of `mxd eval --json`.
-        units: units worth seeing, as `UnitExamples.to_dict` gives them.
-        units_of: the student they belong to.
-        steered: a text with and without a unit turned up, as a dictionary.
+        command: the command that makes the figures.
 
     Returns:
         The path of report.html.
     """
+    shown = _read(folder / "eval" / "units.json")
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
     rows = _rows(folder / "metrics.jsonl")
@@ -49,20 +41,25 @@ def publish(
     ]
     if rows:
         drawn += draw_training(rows, figures / "training", model=model)
-    given = record.get("command")
-    command = " ".join(map(str, given)) if given and isinstance(given, list) else "mxd.fit"
     return write_report(
         folder / "report.html",
         title=title,
         run=record,
         evaluation=evaluation,
         pictures=[path for path in drawn if path.suffix == ".png"],
-        units=units,
-        units_of=units_of,
-        steered=steered,
+        units=shown.get("units") or (),
+        units_of=shown.get("student"),
+        steered=shown.get("steered"),
         notes=notes(folder, record),
         commands={"frontier": command, "activity": command, "training": command},
     )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
 
 
 def notes(folder: Path, record: dict[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """From a recipe and the sites of a model to freshly initialised students."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,13 +16,7 @@ from mxd.training.student import Student
 
 
 def build_students(
-    recipe: Recipe,
-    sites: Sequence[MLPSite],
-    means: Mapping[str, Tensor],
-    *,
-    base_model: str | None,
-    revision: str | None,
-    excluded_token_ids: tuple[int, ...],
+    recipe: Recipe, sites: Sequence[MLPSite], means: Mapping[str, Tensor], origin: Provenance
 ) -> list[Student]:
     """One student for each site and spec of the recipe, its output bias at the mean output.
 
@@ -29,9 +24,7 @@ def build_students(
         recipe: the recipe.
         sites: where to train.
         means: mean of y over training tokens for each site's name, (d_out,).
-        base_model: name of the base model, for the layers' provenance.
-        revision: its commit, where known.
-        excluded_token_ids: tokens left out of training.
+        origin: the base model, and the tokens left out of training.
 
     Raises:
         UserError: K larger than N, or a site whose activation or hidden width is unknown.
@@ -39,22 +32,14 @@ def build_students(
     students: dict[tuple[str, str], Student] = {}
     schedule = Schedule.of(recipe.optimizer, recipe.tokens)
     for site in sites:
-        fingerprint = site_fingerprint(site)
+        origin = replace(origin, site=site.name, base_fingerprint=site_fingerprint(site))
         for spec in recipe.students:
             layer = new_layer(recipe, spec, site)
             name = student_name(spec, layer)
             if (site.name, name) in students:  # a dense control has no K to vary
                 continue
             layer.start_bias_at(means[site.name].to(layer.bias.device))
-            layer.provenance = Provenance(
-                base_model=base_model,
-                base_revision=revision,
-                base_fingerprint=fingerprint,
-                site=site.name,
-                student=name,
-                seed=spec.seed,
-                excluded_token_ids=excluded_token_ids,
-            )
+            layer.provenance = replace(origin, student=name, seed=spec.seed)
             students[site.name, name] = Student(
                 name,
                 site.name,
@@ -93,6 +78,7 @@ def new_layer(recipe: Recipe, spec: StudentSpec, site: MLPSite) -> Layer:
             k=spec.k,
             width=options.width,
             expansion=options.expansion,
+            rule=options.rule,
             options=options.options(),
         )
     return layer.to(recipe.device)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from mxd.data import ActivationStream, Document, pack, special_token_ids
+from mxd.errors import UserError
 from mxd.host import MLPSite, capture, check_device, find_site
-from mxd.layers import take_statistics
+from mxd.layers import Provenance, take_statistics
 from mxd.training.build import build_students
 from mxd.training.metrics_log import MetricsLog, check_trackers
 from mxd.training.precision import autocast
@@ -61,7 +62,8 @@ def fit(
     """Train the recipe's students on the model's activations, all from one pass of the model.
 
     Args:
-        model: a frozen causal language model from transformers; it is not changed.
+        model: a frozen causal language model from transformers, on the recipe's device; its
+            weights are not changed, and it is left in evaluation mode.
         tokenizer: its tokenizer.
         recipe: what to train, on what, and how.
         out: folder to write the run to; None keeps it in memory.
@@ -79,11 +81,7 @@ def fit(
         UserError: something about model, text, recipe or folder that the caller can mend. Nothing
             half-written is left behind.
     """
-    check_device(recipe.device)
-    check_device(recipe.buffer.device)
-    check_trackers(recipe.trackers)
-    if out is not None:
-        check_free(Path(out), overwrite)
+    _check(model, recipe, out, overwrite)
     model.eval()
     sites = resolve_sites(model, recipe)
     excluded = special_token_ids(tokenizer, recipe.text.exclusion.exclude_from_training)
@@ -93,14 +91,8 @@ def fit(
     means = {name: _mean(y) for name, (_, y) in stream.first_buffer().items()}
     base_model = base_model or getattr(getattr(model, "config", None), "_name_or_path", None)
     revision = getattr(getattr(model, "config", None), "_commit_hash", None)
-    students = build_students(
-        recipe,
-        sites,
-        means,
-        base_model=base_model,
-        revision=revision,
-        excluded_token_ids=excluded,
-    )
+    origin = Provenance(base_model=base_model, base_revision=revision, excluded_token_ids=excluded)
+    students = build_students(recipe, sites, means, origin)
     record = record_of(recipe, sites, students, base_model, revision, command)
     with ExitStack() as stack:
         folder = None if out is None else stack.enter_context(writing(Path(out), overwrite))
@@ -114,6 +106,21 @@ def fit(
             _finish(recipe, stream, students, record, folder)
             raise
         return _finish(recipe, stream, students, record, folder)
+
+
+def _check(model: nn.Module, recipe: Recipe, out: str | Path | None, overwrite: bool) -> None:
+    """Find what is wrong before any work is done."""
+    device = check_device(recipe.device)
+    check_device(recipe.buffer.device)
+    check_trackers(recipe.trackers)
+    if out is not None:
+        check_free(Path(out), overwrite)
+    found = next(model.parameters()).device
+    if found.type != device.type:
+        raise UserError(
+            f"got a model on {found} and a recipe for {device}, expected the same; load the model "
+            "there or change the recipe's device"
+        )
 
 
 def resolve_sites(model: nn.Module, recipe: Recipe) -> list[MLPSite]:
@@ -145,7 +152,13 @@ def _stream(
     batch_tokens = recipe.optimizer.batch_tokens
     return ActivationStream(
         harvest=lambda ids: capture(model, sites, ids.to(recipe.device)),
-        contexts=pack(documents, tokenizer, contexts, contexts_per_batch=buffer.harvest_contexts),
+        contexts=pack(
+            documents,
+            tokenizer,
+            contexts,
+            contexts_per_batch=buffer.harvest_contexts,
+            number_documents=False,
+        ),
         batch_tokens=batch_tokens,
         buffer_tokens=max(buffer.contexts * contexts.length, batch_tokens),
         refill=buffer.refill,

@@ -99,6 +99,8 @@ class LayerRecipe:
     """Width of the transcoder, in units of d, whose parameters every layer is matched to."""
     width: int | None = None
     """Number of experts or latents, instead of matching parameters."""
+    rule: str = "exact"
+    """How an MxD is matched: `exact`, or `paper` for the paper's N (`match_experts`)."""
     d_hidden: int | None = None
     """H, width of the dense hidden units; None takes the base MLP's own."""
     activation: str | None = None
@@ -113,6 +115,7 @@ class LayerRecipe:
     """Experts of an MxD that are always on."""
 
     def __post_init__(self) -> None:
+        one_of("rule", self.rule, ("exact", "paper"))
         one_of("sparsity", self.sparsity, ("topk", "l1"))
         if self.activation is not None:
             activation(self.activation)
@@ -235,6 +238,8 @@ class Recipe:
     float32), or `auto` (bf16 where the hardware multiplies it natively)."""
     device: str = "cpu"
     """Where the language model and the layers run."""
+    dtype: str = "float32"
+    """Type that the language model is loaded in, for the record; whoever loads it sees to it."""
     log_every: int = 50
     """Steps between two lines of metrics."""
     trackers: tuple[str, ...] = ()

@@ -3,15 +3,26 @@
 from dataclasses import replace
 from typing import Any
 
-from mxd.training.recipe import BufferRecipe, OptimizerRecipe, Recipe, TextRecipe, one_of
+from mxd.training.recipe import (
+    BufferRecipe,
+    LayerRecipe,
+    OptimizerRecipe,
+    Recipe,
+    TextRecipe,
+    one_of,
+)
 
 
 def paper(text: TextRecipe, **changes: Any) -> Recipe:
     """The paper's recipe (section 4 and appendix D): 480 M tokens, learning rate 1e-4, constant."""
-    optimizer = OptimizerRecipe(loss="reference", warmup_share=1.0)
-    return replace(
-        Recipe(text=text, optimizer=optimizer, name="paper", **_sites(changes)), **changes
+    recipe = Recipe(
+        text=text,
+        layer=LayerRecipe(rule="paper"),
+        optimizer=OptimizerRecipe(loss="reference", warmup_share=1.0),
+        name="paper",
+        **_sites(changes),
     )
+    return replace(recipe, **changes)
 
 
 def small(text: TextRecipe, **changes: Any) -> Recipe:
