@@ -149,3 +149,14 @@ def _timeless(metrics: bytes | None) -> list[dict[str, Any]]:
     assert metrics is not None
     rows = [json.loads(line) for line in metrics.decode().splitlines()]
     return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+
+def test_eval_of_the_text_it_was_trained_on_keeps_to_the_held_out_part(journey, text):
+    from mxd.cli.main import run
+
+    folder = journey["folder"]
+    given = ["--text", str(text), "--tokens", "500", "--json", str(folder / "same.json")]
+    assert run(["eval", str(journey["out"]), *given]) == 0
+    same, held_out = (read_json(folder / name) for name in ("same.json", "eval.json"))
+    assert same == held_out
+    assert same["text"] == f"held-out part of {text}"
