@@ -37,6 +37,7 @@ check: lint types imports test  ## All of them.
 results: $(VENV)/.installed-dev  ## Measure what docs/results.md reports (about 2 hours on two cores).
 	$(BIN)/python benchmarks/compare.py --arch gpt2 --out benchmarks/results
 	$(BIN)/python benchmarks/compare.py --arch llama --out benchmarks/results
+	$(BIN)/python benchmarks/memory.py --out benchmarks/results
 
 $(VENV)/.torch: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
