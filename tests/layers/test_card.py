@@ -48,7 +48,7 @@ def test_card_shows_the_figures_that_were_measured(kind: str, tmp_path: Path) ->
     assert "0.125" in text
     assert "nmse" in text
     assert "0.0029" in text
-    assert "12,345 held-out tokens" in text
+    assert "12,345 tokens" in text
     assert "transformer.h.8.mlp" in text
     assert "480000000" in text
     assert header(text)["base_model"] == "openai-community/gpt2"

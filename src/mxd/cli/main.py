@@ -110,7 +110,6 @@ def _quieten() -> None:
     import transformers
 
     logging.basicConfig(level=logging.WARNING, format="mxd: %(message)s", stream=sys.stderr)
-    logging.getLogger("mxd").setLevel(logging.WARNING)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()

@@ -148,7 +148,7 @@ class ReconstructionTotals:
         most = float(frequency.max())
         top = self._mass[frequency == most].max()  # of equally frequent ones, the heaviest
         return Usage(
-            l0=float(frequency.sum()),
+            l0=float(self._fired.sum()) / self._tokens,
             dead_fraction=float((self._fired == 0).double().mean()),
             usage_entropy=_normalised_entropy(self._fired),
             max_expert_frequency=most,
