@@ -163,7 +163,7 @@ def test_damaged_metrics_cost_no_more_than_their_curves(cli, run_folder, caplog)
 
 def test_unwritable_run_is_refused_before_the_model_is_loaded(cli, run_folder, monkeypatch):
     monkeypatch.setattr("mxd.cli._paths.os.access", lambda path, mode: mode != os.W_OK)
-    monkeypatch.setattr("mxd.cli.eval.load_model", None)
+    monkeypatch.setattr("mxd.cli._run.load_model", None)
     cli.refuses(["eval", run_folder], run_folder, "cannot be written to")
 
 

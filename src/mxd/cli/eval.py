@@ -1,24 +1,21 @@
 """`mxd eval`: what a run's layers cost the model, and how they use their units."""
 
-import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mxd.cli._paths import check_json_target, check_writable, lasting, write_json
+from mxd.cli._options import options
+from mxd.cli._paths import check_json_target, lasting, write_json
+from mxd.cli._run import MODEL_OPTIONS, command_line, open_with_model
 from mxd.cli._screen import console, evaluation_progress, show_figures, show_together
-from mxd.cli._types import COUNT, DEVICE, with_config
+from mxd.cli._types import COUNT, with_config
 from mxd.data import DocumentSource, SpreadContexts, open_documents, pack, special_token_ids
-from mxd.demo import resolve_model
 from mxd.errors import UserError
 from mxd.evaluation import evaluate
-from mxd.host import load_model, load_tokenizer
 from mxd.report import publish
-from mxd.training import Run, evaluation_documents, first_documents, open_run, store_evaluation
+from mxd.training import Run, evaluation_documents, first_documents, store_evaluation
 
 
 @click.command("eval")
@@ -34,10 +31,7 @@ from mxd.training import Run, evaluation_documents, first_documents, open_run, s
     "--tokens", type=COUNT, default=200_000, show_default=True, help="Tokens to evaluate on."
 )
 @click.option("--together", is_flag=True, help="Also put the layers of all sites in place at once.")
-@click.option("--model", help="Base model, where it is not where the run says.")
-@click.option(
-    "--device", type=DEVICE, default="cpu", show_default=True, help="Such as cpu, cuda, cuda:1."
-)
+@options(MODEL_OPTIONS)
 @click.option(
     "--batch-contexts", type=COUNT, default=16, show_default=True,
     help="Contexts in a forward pass.",
@@ -51,11 +45,8 @@ def evaluate_run(run: Path, json_file: Path | None, **flags: Any) -> None:
     prints them as a table.
     """
     check_json_target(json_file)
-    found = open_run(run)
-    check_writable(run)
-    host, tokenizer = _base_model(found, flags["model"], flags["device"])
-    for layer in (layer for students in found.layers.values() for layer in students.values()):
-        layer.to(flags["device"])
+    opened = open_with_model(run, model=flags["model"], device=flags["device"])
+    found, host, tokenizer = opened.run, opened.model, opened.tokenizer
     text = found.recipe.text
     source = None if flags["text"] is None else lasting(flags["text"])
     documents, described = _documents(found, source, flags)
@@ -109,27 +100,6 @@ def _documents(run: Run, source: str | None, flags: dict[str, Any]) -> tuple[Doc
     return first_documents(open_documents(source, options)), source
 
 
-def _base_model(
-    run: Run, name: str | None, device: str
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model and tokenizer that a run's layers are for, or those of another name."""
-    dtype = run.recipe.dtype
-    if name is not None:
-        path = resolve_model(name)
-        return load_model(path, device=device, dtype=dtype), load_tokenizer(path)
-    if run.base_model is None:
-        raise UserError(f"run {run.folder} does not say its base model; give it with --model")
-    path, revision = resolve_model(run.base_model), run.record["base_model"].get("revision")
-    try:
-        host = load_model(path, device=device, dtype=dtype, revision=revision)
-        return host, load_tokenizer(path, revision=revision)
-    except UserError as error:
-        raise UserError(
-            f"the base model of run {run.folder} is not to be had: {error}; or say with --model "
-            "where it is"
-        ) from None
-
-
 def _keep(run: Run, document: dict[str, Any], source: str | None) -> None:
     name = "held-out" if source is None else f"text-{Path(source).name}"
     store_evaluation(run, document, name=name)
@@ -139,5 +109,5 @@ def _keep(run: Run, document: dict[str, Any], source: str | None) -> None:
         title=f"{run.base_model}: {', '.join(run.layers)}",
         record=run.record,
         evaluation=document,
-        command=shlex.join(["mxd", *sys.argv[1:]]),
+        command=command_line(),
     )

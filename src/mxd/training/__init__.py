@@ -14,7 +14,7 @@ from mxd.training.recipes import RECIPES, changed, named_recipe
 from mxd.training.run import Run, open_run, student_folder
 from mxd.training.run_folder import check_free
 from mxd.training.schedule import Schedule
-from mxd.training.store import store_evaluation
+from mxd.training.store import store_evaluation, store_result
 from mxd.training.student import Student, Window, dead_units_loss
 from mxd.training.text import evaluation_documents, first_documents, training_documents
 
@@ -45,6 +45,7 @@ __all__ = [
     "reference",
     "resolve_sites",
     "store_evaluation",
+    "store_result",
     "student_folder",
     "training_documents",
 ]

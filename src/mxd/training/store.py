@@ -24,8 +24,22 @@ def store_evaluation(run: Run, document: dict[str, Any], *, name: str) -> None:
         }
         if run.folder is not None:
             write_description(layer, student_folder(run.folder, figures["site"], figures["name"]))
-    if run.folder is not None:
-        (run.folder / "eval").mkdir(exist_ok=True)
-        (run.folder / "eval" / f"{name}.json").write_text(
-            json.dumps(document, indent=2) + "\n", encoding="utf-8"
-        )
+    store_result(run, document, name=name)
+
+
+def store_result(run: Run, document: dict[str, Any], *, name: str) -> None:
+    """Write `eval/<name>.json`; nothing for a run that is only in memory.
+
+    Args:
+        run: the run.
+        document: plain data without NaN. Its `kind` says what it holds (`probe`, `steering`, …)
+            and its `command` which command made it: reports are put together from these files.
+        name: name of the file.
+    """
+    if run.folder is None:
+        return
+    path = run.folder / "eval" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,148 @@
+"""The run that a verb works on: its layers, its base model, and which of its layers are meant."""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from mxd.cli._paths import check_writable
+from mxd.cli._types import DEVICE, NAMES
+from mxd.demo import resolve_model
+from mxd.errors import UserError
+from mxd.host import load_model, load_tokenizer
+from mxd.layers import Layer, SparseLayer
+from mxd.training import Run, open_run
+
+MODEL_OPTIONS: list[Any] = [
+    click.option("--model", help="Base model, where it is not where the run says."),
+    click.option(
+        "--device", type=DEVICE, default="cpu", show_default=True, help="Such as cpu, cuda, cuda:1."
+    ),
+]
+STUDENT_OPTION = click.option(
+    "--student", type=NAMES,
+    help="Layers by name, or by architecture.  [default: all that the verb applies to]",
+)  # fmt: skip
+SITE_OPTION = click.option("--site", help="Site by name, where the run has several.")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run, and the model that its layers are for."""
+
+    run: Run
+    """The run."""
+    folder: Path
+    """Its folder."""
+    model: PreTrainedModel
+    """Its base model, on the device asked for."""
+    tokenizer: PreTrainedTokenizerBase
+    """The model's tokenizer."""
+
+
+def open_with_model(folder: Path, *, model: str | None, device: str) -> Opened:
+    """Load a run and its base model, everything on one device.
+
+    Raises:
+        UserError: no run there, a folder that cannot be written to, or its base model is not to be had.
+    """
+    run = open_run(folder)
+    check_writable(folder)  # every verb leaves its result there
+    host, tokenizer = base_model(run, model, device)
+    for students in run.layers.values():
+        for layer in students.values():
+            layer.to(device)
+    return Opened(run, folder, host, tokenizer)
+
+
+def base_model(
+    run: Run, name: str | None, device: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer that a run's layers are for, or those of another name."""
+    dtype = run.recipe.dtype
+    if name is not None:
+        path = resolve_model(name)
+        return load_model(path, device=device, dtype=dtype), load_tokenizer(path)
+    if run.base_model is None:
+        raise UserError(f"run {run.folder} does not say its base model; give it with --model")
+    path, revision = resolve_model(run.base_model), run.record["base_model"].get("revision")
+    try:
+        host = load_model(path, device=device, dtype=dtype, revision=revision)
+        return host, load_tokenizer(path, revision=revision)
+    except UserError as error:
+        raise UserError(
+            f"the base model of run {run.folder} is not to be had: {error}; or say with --model "
+            "where it is"
+        ) from None
+
+
+def chosen_layers(
+    run: Run, students: tuple[str, ...] | None = None, site: str | None = None
+) -> dict[str, dict[str, Layer]]:
+    """The layers that a command line means, by site and name; all of them by default.
+
+    Args:
+        run: the run.
+        students: names of students, or of architectures for all students of those.
+        site: name of one site; None takes every site.
+
+    Raises:
+        UserError: no such site or student.
+    """
+    if site is not None and site not in run.layers:
+        raise UserError(f"got site {site!r}, expected one of {', '.join(run.layers)}")
+    sites = {name: of for name, of in run.layers.items() if site in (None, name)}
+    wanted = students or ()
+    known = {key for of in sites.values() for name in of for key in (name, _architecture(of[name]))}
+    for student in wanted:
+        if student not in known:
+            raise UserError(
+                f"got student {student!r}, expected a name or an architecture of the run: "
+                f"{', '.join(sorted(known))}"
+            )
+    found = {
+        name: {
+            key: layer
+            for key, layer in of.items()
+            if not wanted or key in wanted or _architecture(layer) in wanted
+        }
+        for name, of in sites.items()
+    }
+    return {name: of for name, of in found.items() if of}
+
+
+def one_sparse_layer(
+    run: Run, students: tuple[str, ...] | None = None, site: str | None = None
+) -> tuple[str, str, SparseLayer]:
+    """The one layer with units that a command line means: site, name and layer.
+
+    Without a student, the run's first MxD, or else its first layer with units.
+
+    Raises:
+        UserError: no such site or student, or none that has units.
+    """
+    found = [
+        (where, name, layer)
+        for where, of in chosen_layers(run, students, site).items()
+        for name, layer in of.items()
+        if isinstance(layer, SparseLayer)
+    ]
+    if not found:
+        raise UserError(
+            f"got {', '.join(students or ()) or 'a run'} without units, expected a layer with "
+            "experts or latents"
+        )
+    return min(found, key=lambda one: _architecture(one[2]) != "mxd")
+
+
+def command_line() -> str:
+    """The command as it was typed, for records."""
+    return shlex.join(["mxd", *sys.argv[1:]])
+
+
+def _architecture(layer: Layer) -> str:
+    return layer.config.architecture
