@@ -48,7 +48,7 @@ def open_with_model(folder: Path, *, model: str | None, device: str) -> Opened:
     """Load a run and its base model, everything on one device.
 
     Raises:
-        UserError: no run there, a folder that cannot be written to, or its base model is not to be had.
+        UserError: no run there, one that cannot be written to, or no base model to be had.
     """
     run = open_run(folder)
     check_writable(folder)  # every verb leaves its result there
