@@ -10,6 +10,8 @@ from mxd.layers.build import build
 from mxd.layers.codes import Codes
 from mxd.layers.config import DenseBranchConfig, LayerConfig, SparseConfig
 from mxd.layers.controls import DenseMLP, DenseMLPConfig, MLPTranscoder, MLPTranscoderConfig
+from mxd.layers.editing import edited
+from mxd.layers.edits import Edit
 from mxd.layers.matching import match_experts, match_latents
 from mxd.layers.mxd import MxD, MxDConfig, mixture
 from mxd.layers.registry import ARCHITECTURES, layer_class
@@ -35,6 +37,7 @@ __all__ = [
     "DenseMLP",
     "DenseMLPConfig",
     "DenseWeights",
+    "Edit",
     "Layer",
     "LayerConfig",
     "MLPTranscoder",
@@ -50,6 +53,7 @@ __all__ = [
     "TranscoderConfig",
     "activation",
     "build",
+    "edited",
     "layer_class",
     "load",
     "match_experts",

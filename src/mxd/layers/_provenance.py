@@ -26,3 +26,5 @@ class Provenance:
     """Summary of the training: tokens, steps, loss minimised, learning rate, text."""
     evaluation: dict[str, Any] = field(default_factory=dict)
     """Measured figures, as `mxd eval` writes them."""
+    edit_history: tuple[str, ...] = ()
+    """Edits made to the layer after training, in their order (`mxd.edited`)."""

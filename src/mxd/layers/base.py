@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mxd.layers._provenance import Provenance
 from mxd.layers.codes import Codes
 from mxd.layers.config import LayerConfig, SparseConfig
+from mxd.layers.edits import with_edits
 
 Self = TypeVar("Self", bound="Layer")
 
@@ -116,6 +117,10 @@ class SparseLayer(Layer):
     ) -> Float[Tensor, "*batch d_out"]:
         """ŷ for inputs x, (..., d_in) -> (..., d_out); `k` overrides the configured K."""
         return self.decode(self.encode(x, k), x)
+
+    def edit_codes(self, codes: Codes) -> Codes:
+        """The codes after the configuration's edits: the last step of every `encode`."""
+        return with_edits(codes, self.config.edits) if self.config.edits else codes
 
     @property
     def gate_linear(self) -> nn.Linear:

@@ -56,12 +56,23 @@ def render(layer: "Layer") -> str:
         f"with mxd.graft(model, {{{key}: layer}}):\n"
         "    ...\n```\n",
         "## Configuration\n",
-        _table({**config.to_dict(), "parameters": f"{cost.parameters:,}"}),
+        _table({**_plain_options(config.to_dict()), "parameters": f"{cost.parameters:,}"}),
     ]
+    if origin.edit_history:
+        lines += ["## Edited\n", _edited(origin.edit_history)]
     if origin.training:
         lines += ["## Training\n", _table(origin.training)]
     lines += ["## Measured\n", _measured(origin.evaluation)]
     return "\n".join(lines) + "\n"
+
+
+def _plain_options(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "edits"}
+
+
+def _edited(history: tuple[str, ...]) -> str:
+    listed = "\n".join(f"* `{_span(edit)}`" for edit in history)
+    return f"Units of this layer were changed after training, in this order:\n\n{listed}\n"
 
 
 def _measured(figures: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from mxd.errors import UserError
+from mxd.layers.edits import Edit, check_conditional
 
 SPARSITIES = ("topk", "l1")
 
@@ -56,6 +57,8 @@ class SparseConfig(LayerConfig):
     unit_norm: bool = False
     """Keep modulators or decoder rows at unit norm during training: the gradient's part along a
     row is removed before each step and the row is normalised after it."""
+    edits: tuple[Edit, ...] = ()
+    """Changes to units that depend on the token; `mxd.edited` makes them."""
 
     @property
     def least_k(self) -> int:
@@ -75,6 +78,13 @@ class SparseConfig(LayerConfig):
                 f"got k={self.k} with {self.n_units} units, expected k between 1 and the number "
                 "of units; lower k or raise the expansion"
             )
+        check_conditional(self.edits, self.n_units)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, ready for JSON; `edits` only where there are some."""
+        plain = super().to_dict()
+        del plain["edits"]
+        return {**plain, "edits": [e.to_dict() for e in self.edits]} if self.edits else plain
 
 
 @dataclass(kw_only=True)

@@ -96,14 +96,15 @@ class MxD(SparseLayer):
         shared = self.config.shared_experts
         codes = select_units(x, self.gate, self.config, k, skip=shared)
         if not shared:
-            return codes
+            return self.edit_codes(codes)
         ones = codes.values.new_ones((*x.shape[:-1], shared))
         first = torch.arange(shared, device=x.device).expand(*x.shape[:-1], shared)
-        return Codes(
+        both = Codes(
             torch.cat([ones, codes.values], -1),
             torch.cat([first, codes.indices], -1),
             codes.n_units,
         )
+        return self.edit_codes(both)
 
     def dense_branch(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Dᵀz, what every expert shares, (..., d_out)."""

@@ -19,6 +19,7 @@ from mxd.layers._remote import local_folder
 from mxd.layers._tensors import read_means, read_tensors
 from mxd.layers.base import Layer
 from mxd.layers.config import LayerConfig
+from mxd.layers.edits import edits_from_json
 from mxd.layers.registry import layer_class
 
 FORMAT, FORMAT_VERSION = "mxd-layer", 1
@@ -58,12 +59,15 @@ def write_description(layer: Layer, folder: Path) -> None:
 def describe(layer: Layer) -> dict[str, Any]:
     """The content of config.json."""
     provenance = layer.provenance
+    origin = {f.name: getattr(provenance, f.name) for f in fields(provenance)}
+    if not provenance.edit_history:  # layers as they were trained do not speak of edits
+        del origin["edit_history"]
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "architecture": layer.config.architecture,
         **layer.config.to_dict(),
-        **{f.name: getattr(provenance, f.name) for f in fields(provenance)},
+        **origin,
         "mxd_version": __version__,
     }
 
@@ -123,8 +127,11 @@ def read_config(folder: Path) -> tuple[LayerConfig, Provenance]:
     known = {f.name: f for f in fields(cls)}
     values = {name: raw[name] for name in known if name in raw}
     try:
+        if "edits" in values:
+            values["edits"] = edits_from_json(values["edits"])
         for name, value in values.items():
-            _check_value(name, value, known[name].type)
+            if name != "edits":
+                _check_value(name, value, known[name].type)
         config = cls(**values)
     except (TypeError, ValueError) as error:
         raise UserError(
@@ -150,6 +157,10 @@ def _read_provenance(raw: dict[str, Any], path: Path) -> Provenance:
     if not isinstance(ids, (list, tuple)) or not all(type(i) is int for i in ids):
         raise UserError(f"{path} has excluded_token_ids {ids!r}, expected a list of token ids")
     values["excluded_token_ids"] = tuple(ids)
+    history = values.get("edit_history", ())
+    if not isinstance(history, (list, tuple)) or not all(isinstance(e, str) for e in history):
+        raise UserError(f"{path} has edit_history {history!r}, expected a list of texts")
+    values["edit_history"] = tuple(history)
     for name, kind in (
         ("training", dict),
         ("evaluation", dict),
