@@ -1,5 +1,6 @@
 """The running sums of one evaluation, batch by batch."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,8 +13,10 @@ from mxd.errors import UserError
 from mxd.evaluation.prediction import PredictionTotals, kl_divergence, token_losses
 from mxd.evaluation.reconstruction import ReconstructionTotals
 from mxd.evaluation.replay import Replay
-from mxd.host import find_site, graft, record
+from mxd.host import Resume, find_site, graft, record
 from mxd.layers import Layer
+
+logger = logging.getLogger(__name__)
 
 SiteLayers = Mapping[str, Mapping[str, Layer]]
 """Layers by the name of their site and their own."""
@@ -51,6 +54,8 @@ class Sums:
         self.static_reference = "training"
         self.tokens = self.batches = 0
         self.base = PredictionTotals()
+        self._resume = Resume(model, self.sites.values())
+        self._resumed: set[str] = set()
 
     def start(self, together: bool) -> None:
         """Begin at zero, once every layer has its statistics."""
@@ -66,7 +71,7 @@ class Sums:
     def add(self, contexts: Contexts) -> None:
         """Run the base model and every variant of it over a batch of contexts."""
         tokens = contexts.tokens.to(self.device)
-        with record(self.model, list(self.sites.values())) as values:
+        with record(self.model, list(self.sites.values())) as values, self._resume.remember():
             logits = self.model(tokens, use_cache=False).logits
             activations = dict(values)
         self.batches += 1
@@ -85,6 +90,7 @@ class Sums:
         self.tokens += tokens.numel()
         self.base.add(losses, losses, documents)
         for site, students in self.layers.items():
+            self._try_to_resume(batch, site)
             x, y = activations[site]
             self._ablate(batch, site, y)
             for name, layer in students.items():
@@ -94,6 +100,21 @@ class Sums:
         for name, totals in self.together.items():
             chosen = {s: students[name] for s, students in self.layers.items() if name in students}
             self._predict(batch, chosen, totals, kl=True)
+
+    def _try_to_resume(self, batch: _Batch, site: str) -> None:
+        """Leave out the blocks before a site only where that changes no bit of the logits."""
+        if site in self._resumed or not self._resume.can(site):
+            return
+        self._resumed.add(site)
+        try:
+            with self._resume.resuming([site]):
+                logits = self.model(batch.tokens, use_cache=False).logits
+            same = torch.equal(logits, batch.logits)
+        except Exception as error:  # whatever an unknown model does: then the whole pass is run
+            logger.debug("no passes from the block of %s on: %s", site, error)
+            same = False
+        if not same:
+            self._resume.give_up(site)
 
     def _rebuild(
         self, batch: _Batch, pair: tuple[str, str], layer: Layer, x: Tensor, y: Tensor
@@ -138,7 +159,8 @@ class Sums:
         kl: bool = False,
     ) -> None:
         sites = {self.sites[site]: layer for site, layer in layers.items()}
-        with graft(self.model, sites, check=False):  # they were checked at the start
+        # They were checked at the start; the blocks before them give what they gave.
+        with graft(self.model, sites, check=False), self._resume.resuming(layers):
             logits = self.model(batch.tokens, use_cache=False).logits
         divergence = kl_divergence(batch.logits, logits, batch.wanted) if kl else 0.0
         losses = token_losses(logits, batch.tokens, batch.wanted)

@@ -6,10 +6,12 @@ from mxd.host.capture import capture, record
 from mxd.host.find import find_mlps, find_site
 from mxd.host.graft import graft
 from mxd.host.loading import check_device, load_model, load_tokenizer
+from mxd.host.resume import Resume
 
 __all__ = [
     "BaseModelMismatch",
     "MLPSite",
+    "Resume",
     "capture",
     "check_device",
     "find_mlps",
