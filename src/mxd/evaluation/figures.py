@@ -159,17 +159,18 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, ready for JSON: what is not finite becomes null."""
-        plain = _finite(asdict(replace(self, by_document={})))
+        plain = finite(asdict(replace(self, by_document={})))
         assert isinstance(plain, dict)
         del plain["by_document"]
         return plain
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain data ready for JSON: what is not finite becomes None."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

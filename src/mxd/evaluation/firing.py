@@ -1,6 +1,6 @@
 """Where each unit of a layer fires in a text."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +37,6 @@ class Firing:
         return self.places[part], self.values[part]
 
 
-@torch.no_grad()
 def find_firing(
     model: nn.Module,
     site: str,
@@ -58,25 +57,68 @@ def find_firing(
     Raises:
         UserError: no text.
     """
-    where = find_site(model, site)
+    found = find_firings(model, {site: {"": layer}}, contexts, tokens=tokens)
+    return next(firing for _, _, firing in found)
+
+
+def find_firings(
+    model: nn.Module,
+    layers: Mapping[str, Mapping[str, SparseLayer]],
+    contexts: Iterable[Contexts],
+    *,
+    tokens: int = 50_000,
+) -> Iterator[tuple[str, str, Firing]]:
+    """The same for many layers, from one pass of the model.
+
+    The inputs and outputs of all sites are held for as long as this runs, tokens · (d_in + d_out)
+    numbers for each; the activations of one layer at a time.
+
+    Args:
+        model: the base model.
+        layers: layers by the name of their site and their own.
+        contexts: text, as `mxd.data.pack` gives it.
+        tokens: how many tokens to read.
+
+    Yields:
+        Site, name and firing of each layer.
+
+    Raises:
+        UserError: no text.
+    """
+    sites = [find_site(model, site) for site in layers]
     device = next(model.parameters()).device
-    ids, units, values, places, seen = [], [], [], [], 0
+    ids: list[Tensor] = []
+    held: dict[str, list[tuple[Tensor, Tensor]]] = {site: [] for site in layers}
     for batch in contexts:
-        x, y = capture(model, [where], batch.tokens.to(device))[site]
-        fed = y if layer.reads == "output" else x
-        codes = layer.encode(fed.to(layer.bias.device, layer.bias.dtype))
-        active = codes.values > 0
-        positions = torch.arange(batch.tokens.numel()).view(*batch.tokens.shape, 1) + seen
+        for site, pair in capture(model, sites, batch.tokens.to(device)).items():
+            held[site].append(pair)
         ids.append(batch.tokens)
+        if sum(rows.numel() for rows in ids) >= tokens:
+            break
+    if not ids:
+        raise UserError("got no text to look for activations in, expected at least one context")
+    for site, students in layers.items():
+        for name, layer in students.items():
+            side = 1 if layer.reads == "output" else 0
+            yield site, name, _firing(layer, torch.cat(ids), [pair[side] for pair in held[site]])
+
+
+@torch.no_grad()
+def _firing(
+    layer: SparseLayer, tokens: Int[Tensor, "contexts length"], fed: list[Tensor]
+) -> Firing:
+    """The activations of one layer at what it is fed, batch by batch."""
+    units, values, places, seen = [], [], [], 0
+    for batch in fed:
+        codes = layer.encode(batch.to(layer.bias.device, layer.bias.dtype))
+        active = codes.values > 0
+        count = batch.shape[:-1].numel()
+        positions = torch.arange(count).view(*batch.shape[:-1], 1) + seen
         units.append(codes.indices[active].cpu())
         values.append(codes.values[active].float().cpu())
         places.append(positions.expand(active.shape)[active.cpu()])
-        seen += batch.tokens.numel()
-        if seen >= tokens:
-            break
-    if not seen:
-        raise UserError("got no text to look for activations in, expected at least one context")
+        seen += count
     order = torch.argsort(torch.cat(units), stable=True)
     counts = torch.bincount(torch.cat(units), minlength=layer.config.n_units)
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-    return Firing(torch.cat(ids), torch.cat(places)[order], torch.cat(values)[order], starts)
+    return Firing(tokens, torch.cat(places)[order], torch.cat(values)[order], starts)

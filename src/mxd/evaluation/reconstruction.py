@@ -150,14 +150,14 @@ class ReconstructionTotals:
         return Usage(
             l0=float(self._fired.sum()) / self._tokens,
             dead_fraction=float((self._fired == 0).double().mean()),
-            usage_entropy=_normalised_entropy(self._fired),
+            usage_entropy=normalised_entropy(self._fired),
             max_expert_frequency=most,
             experts_above_10pct=int((frequency > 0.1).sum()),
             top_expert_share=_ratio(float(top), float(self._mass.sum())),
         )
 
 
-def _normalised_entropy(counts: Float[Tensor, "units"]) -> float:
+def normalised_entropy(counts: Float[Tensor, "units"]) -> float:
     """Entropy of the counts as shares, over log N; 0 for a single unit."""
     if len(counts) < 2 or counts.sum() == 0:
         return 0.0
