@@ -1,0 +1,105 @@
+"""Answers of judges kept on disk, so that asking the same again costs nothing."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mxd.errors import UserError
+
+_logger = logging.getLogger(__name__)
+
+
+class Answered(NamedTuple):
+    """An answer that could be read, and what it took."""
+
+    concept: float
+    """The first score."""
+    fluency: float
+    """The second."""
+    calls: int
+    """Questions asked until the answer could be read."""
+    prompt_tokens: int
+    """Tokens of the questions."""
+    completion_tokens: int
+    """Tokens of the answers."""
+
+
+class VerdictCache:
+    """Answers by the hash of who was asked what, a JSON object on each line of a file.
+
+    Lines that cannot be read (a crash may cut the last one short) are passed over. Only answers
+    with scores are kept: what failed is asked again.
+
+    Args:
+        path: the file, made with the first answer; None keeps answers in memory alone.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._known: dict[str, Answered] = {}
+        if path is not None and path.exists():
+            self._read(path)
+
+    def __len__(self) -> int:
+        """How many answers are kept."""
+        return len(self._known)
+
+    def get(self, key: str) -> Answered | None:
+        """The answer kept under a key."""
+        return self._known.get(key)
+
+    def put(self, key: str, answer: Answered, *, judge: str) -> None:
+        """Keep an answer, on disk at once."""
+        self._known[key] = answer
+        if self._path is None:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"key": key, "judge": judge, **answer._asdict()})
+        with self._path.open("a+b") as file:
+            if file.tell() and not _ends_line(file):
+                line = f"\n{line}"
+            file.write(f"{line}\n".encode())
+
+    def _read(self, path: Path) -> None:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"got the cache {path}, which cannot be read ({error}); move it away, or name "
+                "another with --cache"
+            ) from None
+        damaged = 0
+        for line in lines:
+            found = _answer(line)
+            if found is None:
+                damaged += 1
+            else:
+                self._known[found[0]] = found[1]
+        if damaged:
+            _logger.warning("%s: passed over %d damaged lines", path, damaged)
+
+
+def key_of(url: str, model: str, messages: Sequence[dict[str, str]]) -> str:
+    """The hash of who is asked what."""
+    asked = json.dumps([url, model, list(messages)], ensure_ascii=True)
+    return hashlib.sha256(asked.encode()).hexdigest()
+
+
+def _answer(line: str) -> tuple[str, Answered] | None:
+    try:
+        entry: Any = json.loads(line)
+        scores = [float(entry[name]) for name in ("concept", "fluency")]
+        counts = [int(entry[name]) for name in Answered._fields[2:]]
+    except (ValueError, TypeError, KeyError):
+        return None
+    if not all(0 <= score <= 1 for score in scores) or not isinstance(entry.get("key"), str):
+        return None
+    return entry["key"], Answered(scores[0], scores[1], *counts)
+
+
+def _ends_line(file: Any) -> bool:
+    file.seek(-1, 2)
+    return bool(file.read(1) == b"\n")
