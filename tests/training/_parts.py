@@ -20,6 +20,8 @@ from mxd.training import (
 )
 
 SITE = "transformer.h.1.mlp"
+CLOCK = ("seconds", "tokens_per_second", "harvest_seconds", "student_seconds")
+"""Fields of a row of metrics that depend on the clock."""
 OPTIMIZER = {"batch_tokens": 64, "default_lr": 1e-2, "warmup_share": 0.1}
 
 
@@ -77,7 +79,7 @@ def batches(count: int, *, d_in: int = 6, seed: int = 0) -> list[tuple[torch.Ten
 def rows_of(folder: Path, *, timed: bool = False) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl, by default without what depends on the clock."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    clock = () if timed else ("seconds", "tokens_per_second")
+    clock = () if timed else CLOCK
     return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
 
 

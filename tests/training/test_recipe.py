@@ -11,6 +11,7 @@ from mxd.data import ContextOptions, ExclusionOptions, TextOptions
 from mxd.errors import UserError
 from mxd.training import (
     BufferRecipe,
+    LayerOverrides,
     LayerRecipe,
     OptimizerRecipe,
     Recipe,
@@ -81,6 +82,7 @@ BAD: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (recipe, {"precision": "fp8"}, "precision 'fp8'"),
     (recipe, {"tokens": 0}, "tokens=0"),
     (recipe, {"log_every": 0}, "log_every=0"),
+    (recipe, {"track_experts": -1}, "track_experts=-1"),
     (recipe, {"students": ()}, "no students"),
     (recipe, {"layers": ()}, "no layers"),
     (recipe, {"trackers": ("mlflow",)}, "tracker 'mlflow'"),
@@ -93,6 +95,9 @@ BAD: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (BufferRecipe, {"refill": 0.0}, "refill=0"),
     (BufferRecipe, {"refill": 1.1}, "refill=1.1"),
     (LayerRecipe, {"sparsity": "l0"}, "sparsity 'l0'"),
+    (LayerRecipe, {"start": "warm"}, "start 'warm'"),
+    (LayerOverrides, {"width": 0}, "width=0"),
+    (LayerOverrides, {"activation": "sine"}, "activation 'sine'"),
     (LayerRecipe, {"activation": "sine"}, "activation 'sine'"),
     (LayerRecipe, {"expansion": 0.0}, "expansion=0"),
     (LayerRecipe, {"expansion": NAN}, "expansion=nan"),
@@ -117,6 +122,11 @@ BAD: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (OptimizerRecipe, {"dead_after_tokens": 0}, "dead_after_tokens=0"),
     (spec, {"architecture": "moe"}, "architecture 'moe'"),
     (spec, {"k": 0}, "k=0"),
+    (spec, {"variant": "ReLU"}, "variant 'ReLU'"),
+    (spec, {"variant": "a--b"}, "variant 'a--b'"),
+    (spec, {"variant": "../x"}, "variant '../x'"),
+    (spec, {"variant": "lr5"}, "variant 'lr5'"),
+    (spec, {"options": LayerOverrides(width=3)}, "options width"),
     (spec, {"lr": 0.0}, "learning rate 0.0 for mxd"),
 ]
 
@@ -141,7 +151,11 @@ FULL = Recipe(
     ),
     layers=(0, 2),
     sites=("h.1.mlp",),
-    students=(spec(k=4, seed=1, lr=2e-3), spec(architecture="dense_mlp")),
+    students=(
+        spec(k=4, seed=1, lr=2e-3),
+        spec(architecture="dense_mlp"),
+        spec(variant="other", options=LayerOverrides(random_k=True, start="base_mlp")),
+    ),
     tokens=1000,
     layer=LayerRecipe(width=8, activation="relu", unit_norm=True),
     optimizer=OptimizerRecipe(lr={"mxd": 1e-3}, betas=(0.5, 0.6), clip_norm=1.0),

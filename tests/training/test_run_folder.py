@@ -85,7 +85,8 @@ def test_metrics_have_a_row_for_each_student_and_report(stored: Run) -> None:
     assert {row["student"] for row in rows} == {STUDENT, "transcoder-k3-w24-s42"}
     assert set(rows[0]) == {
         "step", "tokens", "site", "student", "loss", "nmse", "l0", "dead_fraction", "lr",
-        "seconds", "tokens_per_second",
+        "smallest_singular_value", "seconds", "tokens_per_second", "harvest_seconds",
+        "student_seconds",
     }  # fmt: skip
 
 

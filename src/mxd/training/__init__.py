@@ -1,15 +1,20 @@
 """Training: the recipe, and the trainer that feeds many layers from one pass of the model."""
 
-from mxd.training.fit import Progress, fit, resolve_sites
+from mxd.training.ablations import Ablations, read_ablations
+from mxd.training.fit import fit, resolve_sites
+from mxd.training.geometry import smallest_singular_value
+from mxd.training.layer_recipe import STARTS, LayerOverrides, LayerRecipe
 from mxd.training.losses import LOSSES, loss_function, normalized_mse, reference
-from mxd.training.recipe import (
-    BufferRecipe,
-    LayerRecipe,
-    OptimizerRecipe,
-    Recipe,
-    StudentSpec,
-    TextRecipe,
+from mxd.training.presets import (
+    PAPER_ARCHITECTURES,
+    PAPER_KS,
+    PRESETS,
+    Preset,
+    PublishedPoint,
+    scaled,
 )
+from mxd.training.progress import Progress
+from mxd.training.recipe import BufferRecipe, OptimizerRecipe, Recipe, StudentSpec, TextRecipe
 from mxd.training.recipes import RECIPES, changed, named_recipe
 from mxd.training.run import Run, open_run, student_folder
 from mxd.training.run_folder import check_free
@@ -20,11 +25,19 @@ from mxd.training.text import evaluation_documents, first_documents, training_do
 
 __all__ = [
     "LOSSES",
+    "PAPER_ARCHITECTURES",
+    "PAPER_KS",
+    "PRESETS",
     "RECIPES",
+    "STARTS",
+    "Ablations",
     "BufferRecipe",
+    "LayerOverrides",
     "LayerRecipe",
     "OptimizerRecipe",
+    "Preset",
     "Progress",
+    "PublishedPoint",
     "Recipe",
     "Run",
     "Schedule",
@@ -42,8 +55,11 @@ __all__ = [
     "named_recipe",
     "normalized_mse",
     "open_run",
+    "read_ablations",
     "reference",
     "resolve_sites",
+    "scaled",
+    "smallest_singular_value",
     "store_evaluation",
     "store_result",
     "student_folder",

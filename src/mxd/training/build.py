@@ -12,6 +12,7 @@ from mxd.layers import Layer, Provenance, SparseLayer
 from mxd.layers import build as build_layer
 from mxd.training.recipe import Recipe, StudentSpec
 from mxd.training.schedule import Schedule
+from mxd.training.starts import start_layer
 from mxd.training.student import Student
 
 
@@ -48,13 +49,15 @@ def build_students(
                 seed=spec.seed,
                 recipe=recipe.optimizer,
                 schedule=schedule,
+                variant=spec.variant,
+                start=spec.options.on(recipe.layer).start,
             )
     return list(students.values())
 
 
 def new_layer(recipe: Recipe, spec: StudentSpec, site: MLPSite) -> Layer:
     """A freshly initialised layer of a spec for a site; its seed alone decides its start."""
-    options = recipe.layer
+    options = spec.options.on(recipe.layer)
     d_hidden = options.d_hidden or site.d_hidden
     activation = options.activation or site.activation
     dense = spec.architecture in ("mxd", "dense_mlp", "mlp_transcoder")
@@ -81,11 +84,13 @@ def new_layer(recipe: Recipe, spec: StudentSpec, site: MLPSite) -> Layer:
             rule=options.rule,
             options=options.options(),
         )
+        start_layer(layer, options.start, site)
     return layer.to(recipe.device)
 
 
 def student_name(spec: StudentSpec, layer: Layer) -> str:
-    """`<architecture>-k<k>-w<width>-s<seed>`; a learning rate of its own is added behind."""
+    """`<architecture>-k<k>-w<width>-s<seed>[-lr<rate>][-<variant>]`."""
     k = spec.k if isinstance(layer, SparseLayer) else 0
     name = f"{spec.architecture}-k{k}-w{layer.config.n_units}-s{spec.seed}"
-    return name if spec.lr is None else f"{name}-lr{spec.lr:g}"
+    name = name if spec.lr is None else f"{name}-lr{spec.lr:g}"
+    return name if spec.variant is None else f"{name}-{spec.variant}"

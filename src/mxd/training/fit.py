@@ -1,50 +1,35 @@
 """Train any number of layers from one pass of a frozen language model."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from mxd.data import ActivationStream, Document, pack, special_token_ids
+from mxd.data import ActivationBatch, ActivationStream, Document, pack, special_token_ids
 from mxd.errors import UserError
 from mxd.host import MLPSite, capture, check_device, find_site
 from mxd.layers import Provenance, take_statistics
 from mxd.training.build import build_students
+from mxd.training.geometry import GeometryTracker
 from mxd.training.metrics_log import MetricsLog, check_trackers
 from mxd.training.precision import autocast
+from mxd.training.progress import OnProgress, Reporter
 from mxd.training.recipe import Recipe
 from mxd.training.record import record_of
 from mxd.training.run import Run, student_folder
 from mxd.training.run_folder import check_free, write_run, writing
+from mxd.training.starts import check_starts
+from mxd.training.stopwatch import Stopwatch
 from mxd.training.student import Student
 from mxd.training.summary import summarise
 from mxd.training.text import training_documents
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is; given to the caller now and then."""
-
-    tokens: int
-    """Tokens trained on."""
-    total: int
-    """Token budget."""
-    seconds: float
-    """Time since the first step."""
-    rows: list[dict[str, Any]]
-    """The newest metrics of every student."""
-
-
-OnProgress = Callable[[Progress], None]
 
 
 def fit(
@@ -57,6 +42,7 @@ def fit(
     documents: Iterable[Document] | None = None,
     base_model: str | None = None,
     command: Sequence[str] | None = None,
+    further: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Run:
     """Train the recipe's students on the model's activations, all from one pass of the model.
@@ -72,6 +58,8 @@ def fit(
             evaluation documents are not among them.
         base_model: name to record for the base model; None takes the one transformers knows.
         command: the command line to record.
+        further: more entries for the record, plain data: `notes`, sentences that reports show, and
+            `preset`.
         on_progress: called after every `log_every` steps.
 
     Returns:
@@ -84,23 +72,28 @@ def fit(
     _check(model, recipe, out, overwrite)
     model.eval()
     sites = resolve_sites(model, recipe)
+    check_starts(recipe, sites)
     excluded = special_token_ids(tokenizer, recipe.text.exclusion.exclude_from_training)
     if documents is None:
         documents = training_documents(recipe.text, recipe.seed)
     stream = _stream(model, tokenizer, recipe, sites, documents, excluded)
-    means = {name: _mean(y) for name, (_, y) in stream.first_buffer().items()}
+    clock = Stopwatch()
+    with clock.harvesting():
+        first = stream.first_buffer()
+    means = {name: _mean(y) for name, (_, y) in first.items()}
+    del first
     base_model = base_model or getattr(getattr(model, "config", None), "_name_or_path", None)
     revision = getattr(getattr(model, "config", None), "_commit_hash", None)
     origin = Provenance(base_model=base_model, base_revision=revision, excluded_token_ids=excluded)
     students = build_students(recipe, sites, means, origin)
-    record = record_of(recipe, sites, students, base_model, revision, command)
+    record = record_of(recipe, sites, students, base_model, revision, command) | dict(further or {})
     with ExitStack() as stack:
         folder = None if out is None else stack.enter_context(writing(Path(out), overwrite))
         if folder is not None:
             write_run(folder, record)
         log = stack.enter_context(MetricsLog(folder, recipe.trackers, recipe.to_dict()))
         try:
-            _train(recipe, stream, students, log, on_progress)
+            _train(recipe, stream, students, log, clock, on_progress)
         except KeyboardInterrupt:
             record["complete"] = False
             _finish(recipe, stream, students, record, folder)
@@ -177,62 +170,43 @@ def _train(
     stream: ActivationStream,
     students: list[Student],
     log: MetricsLog,
+    clock: Stopwatch,
     on_progress: OnProgress | None,
 ) -> None:
-    device = torch.device(recipe.device)
     total = -(-recipe.tokens // recipe.optimizer.batch_tokens) * recipe.optimizer.batch_tokens
-    started = perf_counter()
-    step = tokens = reported = 0
-    for step, batch in enumerate(stream, start=1):
-        placed = {
-            name: (x.to(device, torch.float32), y.to(device, torch.float32))
-            for name, (x, y) in batch.sites.items()
-        }
-        for student in students:
-            if student.diverged:
-                continue
-            x, y = placed[student.site]
-            fed = y if student.layer.reads == "output" else x
-            student.step(fed, y, autocast(recipe.precision, device))
-        tokens = batch.tokens
+    tracker = GeometryTracker(
+        students, recipe.track_experts, total // recipe.optimizer.batch_tokens
+    )
+    reporter = Reporter(students, log, tracker, clock, total, on_progress)
+    step = tokens = 0
+    batches = iter(stream)
+    while True:
+        with clock.harvesting():
+            batch = next(batches, None)
+        if batch is None:
+            break
+        step, tokens = step + 1, batch.tokens
+        with clock.stepping():
+            _step(recipe, students, batch)
         if step % recipe.log_every == 0 or tokens >= total:
-            _report(step, tokens, total, started, students, log, on_progress)
-            reported = step
-    if step > reported:  # the text ended before the budget
-        _report(step, tokens, total, started, students, log, on_progress)
+            reporter(step, tokens)
+    if step > reporter.step:  # the text ended before the budget
+        reporter(step, tokens, last=True)
     logger.info("trained %d students for %d steps", len(students), step)
 
 
-def _report(
-    step: int,
-    tokens: int,
-    total: int,
-    started: float,
-    students: list[Student],
-    log: MetricsLog,
-    on_progress: OnProgress | None,
-) -> None:
-    seconds = perf_counter() - started
-    rows: list[dict[str, Any]] = []
+def _step(recipe: Recipe, students: list[Student], batch: ActivationBatch) -> None:
+    device = torch.device(recipe.device)
+    placed = {
+        name: (x.to(device, torch.float32), y.to(device, torch.float32))
+        for name, (x, y) in batch.sites.items()
+    }
     for student in students:
-        had_diverged = student.diverged
-        window = student.take_window()._asdict()
-        if student.diverged and not had_diverged:
-            logger.warning(
-                "%s diverged by step %d: its error is not finite; it is not trained further. "
-                "Lower its learning rate (%g)",
-                student.name,
-                step,
-                student.lr,
-            )
-        rows.append(
-            {"step": step, "tokens": tokens, "site": student.site, "student": student.name}
-            | window
-            | {"seconds": seconds, "tokens_per_second": tokens / seconds}
-        )
-        log.row(rows[-1])
-    if on_progress is not None:
-        on_progress(Progress(tokens, total, seconds, rows))
+        if student.diverged:
+            continue
+        x, y = placed[student.site]
+        fed = y if student.layer.reads == "output" else x
+        student.step(fed, y, autocast(recipe.precision, device))
 
 
 def _finish(

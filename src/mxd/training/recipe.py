@@ -5,23 +5,13 @@ from typing import Any
 
 from mxd.data import ContextOptions, ExclusionOptions, TextOptions
 from mxd.errors import UserError
-from mxd.layers import ARCHITECTURES, activation
+from mxd.layers import ARCHITECTURES
+from mxd.training._checks import at_least, one_of, variant_name
+from mxd.training.layer_recipe import LayerOverrides, LayerRecipe, check_applies
 from mxd.training.losses import loss_function
 
 PRECISIONS = ("auto", "float32", "bf16")
 EXHAUSTED = ("repeat", "stop")
-
-
-def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
-    """Refuse a name that is not known."""
-    if value not in known:
-        raise UserError(f"got {what} {value!r}, expected one of {', '.join(known)}")
-
-
-def at_least(what: str, value: int | float, least: int) -> None:
-    """Refuse a number that is too small."""
-    if not value >= least:  # NaN too
-        raise UserError(f"got {what}={value}, expected at least {least}; raise it")
 
 
 def _share(what: str, value: float) -> None:
@@ -89,47 +79,6 @@ class BufferRecipe:
         one_of("dtype", self.dtype, ("float32", "bfloat16"))
         if not 0 < self.refill <= 1:
             raise UserError(f"got refill={self.refill}, expected a share above 0 and up to 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerRecipe:
-    """Options of the layers beside their architecture and K."""
-
-    expansion: float = 32.0
-    """Width of the transcoder, in units of d, whose parameters every layer is matched to."""
-    width: int | None = None
-    """Number of experts or latents, instead of matching parameters."""
-    rule: str = "exact"
-    """How an MxD is matched: `exact`, or `paper` for the paper's N (`match_experts`)."""
-    d_hidden: int | None = None
-    """H, width of the dense hidden units; None takes the base MLP's own."""
-    activation: str | None = None
-    """φ of the dense hidden units, by its name in transformers; None takes the base MLP's own."""
-    sparsity: str = "topk"
-    """`topk`, or `l1` (a penalty on the coefficients in place of top-k)."""
-    random_k: bool = False
-    """Draw K anew at each step from K ± K/2."""
-    unit_norm: bool = False
-    """Keep modulators or decoder rows at unit norm (not where the rows start at zero)."""
-    shared_experts: int = 0
-    """Experts of an MxD that are always on."""
-
-    def __post_init__(self) -> None:
-        one_of("rule", self.rule, ("exact", "paper"))
-        one_of("sparsity", self.sparsity, ("topk", "l1"))
-        if self.activation is not None:
-            activation(self.activation)
-        if not self.expansion > 0:
-            raise UserError(f"got expansion={self.expansion}, expected more than 0, for example 32")
-        for name in ("width", "d_hidden"):
-            if getattr(self, name) is not None:
-                at_least(name, getattr(self, name), 1)
-        at_least("shared_experts", self.shared_experts, 0)
-
-    def options(self) -> dict[str, Any]:
-        """The fields that a layer's configuration takes."""
-        names = ("sparsity", "random_k", "unit_norm", "shared_experts")
-        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +151,11 @@ class StudentSpec:
     """Seed of its initialisation."""
     lr: float | None = None
     """Learning rate, instead of the recipe's; several at once make a grid."""
+    variant: str | None = None
+    """Label of a student whose layer differs from the recipe's: lower-case letters, digits, dashes;
+    it ends the student's name."""
+    options: LayerOverrides = field(default_factory=LayerOverrides)
+    """What differs."""
 
     def __post_init__(self) -> None:
         one_of("architecture", self.architecture, tuple(ARCHITECTURES))
@@ -209,6 +163,14 @@ class StudentSpec:
         _seed(self.seed)
         if self.lr is not None:
             _rate(self.architecture, self.lr)
+        if self.variant is not None:
+            variant_name(self.variant)
+        elif self.options.given():
+            raise UserError(
+                f"got options {', '.join(self.options.given())} for a student without a variant, "
+                "expected a label that tells it from the others; give variant"
+            )
+        check_applies(self.architecture, self.options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +204,9 @@ class Recipe:
     """Type that the language model is loaded in, for the record; whoever loads it sees to it."""
     log_every: int = 50
     """Steps between two lines of metrics."""
+    track_experts: int = 4
+    """Experts of each MxD whose smallest singular value is followed, about 20 times in a run; 0
+    turns it off."""
     trackers: tuple[str, ...] = ()
     """Further trackers: `wandb`, `trackio` (both need the extra `trackers`)."""
     name: str = "custom"
@@ -251,6 +216,7 @@ class Recipe:
         one_of("precision", self.precision, PRECISIONS)
         at_least("tokens", self.tokens, 1)
         at_least("log_every", self.log_every, 1)
+        at_least("track_experts", self.track_experts, 0)
         _seed(self.seed)
         if not self.students:
             raise UserError("got no students, expected at least one architecture to train")
@@ -258,6 +224,16 @@ class Recipe:
             raise UserError("got no layers and no sites, expected at least one MLP to take apart")
         for tracker in self.trackers:
             one_of("tracker", tracker, ("wandb", "trackio"))
+        self._check_variants()
+
+    def _check_variants(self) -> None:
+        meant: dict[str, LayerOverrides] = {}
+        for spec in self.students:
+            if spec.variant and meant.setdefault(spec.variant, spec.options) != spec.options:
+                raise UserError(
+                    f"got two meanings of variant {spec.variant!r}, expected the same options "
+                    "wherever it stands; give one of them another label"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """The whole tree, ready for JSON."""

@@ -3,14 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from mxd.training.recipe import (
-    BufferRecipe,
-    LayerRecipe,
-    OptimizerRecipe,
-    Recipe,
-    TextRecipe,
-    one_of,
-)
+from mxd.training._checks import one_of
+from mxd.training.layer_recipe import LayerRecipe
+from mxd.training.recipe import BufferRecipe, OptimizerRecipe, Recipe, TextRecipe
 
 
 def paper(text: TextRecipe, **changes: Any) -> Recipe:
@@ -31,7 +26,11 @@ def small(text: TextRecipe, **changes: Any) -> Recipe:
     The learning rates are the best of a grid over both bundled models (docs/results.md).
     """
     optimizer = OptimizerRecipe(
-        lr=SMALL_LEARNING_RATES, default_lr=1e-3, decay_share=0.2, clip_norm=1.0
+        lr=SMALL_LEARNING_RATES,
+        default_lr=1e-3,
+        decay_share=0.2,
+        clip_norm=1.0,
+        batch_tokens=512,  # an MxD starts at D = 0 and needs steps more than large batches
     )
     recipe = Recipe(
         text=text,
@@ -45,10 +44,10 @@ def small(text: TextRecipe, **changes: Any) -> Recipe:
 
 
 SMALL_LEARNING_RATES = {
-    "mxd": 5e-3,
+    "mxd": 1e-2,
     "transcoder": 5e-3,
     "skip_transcoder": 5e-3,
-    "topk_autoencoder": 5e-3,  # not measured: as for the transcoder
+    "topk_autoencoder": 5e-3,
     "dense_mlp": 1e-2,
     "mlp_transcoder": 1e-2,
 }

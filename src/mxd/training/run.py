@@ -76,7 +76,7 @@ def _inside(folder: Path, entry: Any) -> Path:
     return path
 
 
-def from_dict(cls: type[T], value: Any, where: Path) -> T:
+def from_dict(cls: type[T], value: Any, where: Path | str) -> T:
     """A dataclass tree from what `asdict` and JSON made of it.
 
     Raises:

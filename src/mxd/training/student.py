@@ -43,7 +43,10 @@ class Student:
         seed: int,
         recipe: OptimizerRecipe,
         schedule: Schedule,
+        variant: str | None = None,
+        start: str = "paper",
     ) -> None:
+        self.variant, self.start = variant, start
         self.name, self.site, self.layer, self.seed = name, site, layer, seed
         self.recipe, self.schedule, self.lr = recipe, schedule, lr
         self.steps = self.tokens = 0

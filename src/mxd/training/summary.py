@@ -22,6 +22,8 @@ def summarise(student: Student, recipe: Recipe, stream: ActivationStream) -> dic
         "loss": recipe.optimizer.loss,
         "lr": student.lr,
         "precision": recipe.precision,
+        "start": student.start,
+        "variant": student.variant,
         "diverged": student.diverged,
         "nmse_last_tenth": None if student.diverged else last,
         "nmse_tenth_before": None if student.diverged else before,

@@ -1,0 +1,80 @@
+"""The geometry of an MxD's experts while it is trained: how near they come to losing rank."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from mxd.layers import MxD
+from mxd.training.student import Student
+
+LOOKS = 20
+"""How often in a run the singular values are computed, about."""
+
+
+class GeometryTracker:
+    """Follows the smallest singular value of a sample of each MxD's experts.
+
+    It only reads the layers, and draws its samples from generators of its own.
+
+    Args:
+        students: all students of the run.
+        experts: experts of each MxD to follow; 0 follows none.
+        steps: steps of the whole run.
+    """
+
+    def __init__(self, students: list[Student], experts: int, steps: int) -> None:
+        self._interval = max(1, steps // LOOKS)
+        self._due = 0
+        self._samples = {
+            id(student): _sample(student.layer.config.n_experts, experts, student.seed)
+            for student in students
+            if experts and isinstance(student.layer, MxD)
+        }
+
+    def due(self, step: int, *, last: bool) -> bool:
+        """Whether to look at this step; a twentieth of the run must lie between two looks."""
+        if not self._samples or not (last or step >= self._due):
+            return False
+        self._due = step + self._interval
+        return True
+
+    def look(self, student: Student) -> float | None:
+        """The smallest singular value over the student's sample; None for another architecture."""
+        sample = self._samples.get(id(student))
+        if sample is None or not isinstance(student.layer, MxD):
+            return None
+        layer = student.layer
+        return smallest_singular_value(
+            layer.decoder, layer.modulators[sample.to(layer.bias.device)]
+        )
+
+
+def _sample(n_experts: int, wanted: int, seed: int) -> Int64[Tensor, " sample"]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(n_experts, generator=generator)[:wanted]
+
+
+@torch.no_grad()
+def smallest_singular_value(
+    decoder: Float[Tensor, "d_hidden d_out"], modulators: Float[Tensor, "experts d_out"]
+) -> float:
+    """min over experts n of σ_min(W_n), W_n = D diag(c_n) (paper, section 3.2: rank of an expert).
+
+    With D = QR, W_n = Q (R diag(c_n)) has the singular values of the small matrix R diag(c_n), so
+    no W_n is built. Computed in float64.
+
+    Args:
+        decoder: D, (H, O).
+        modulators: rows c_n of the experts looked at.
+
+    Returns:
+        The smallest of the min(H, O) singular values of any of them; NaN where a weight is not
+        finite.
+    """
+    if not (decoder.isfinite().all() and modulators.isfinite().all()):
+        return float("nan")
+    if decoder.device.type == "mps":  # it has no float64
+        decoder, modulators = decoder.cpu(), modulators.cpu()
+    triangular = torch.linalg.qr(decoder.double(), mode="r").R
+    values = [torch.linalg.svdvals(triangular * row).min() for row in modulators.double()]
+    return float(torch.stack(values).min())
