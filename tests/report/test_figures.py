@@ -103,10 +103,10 @@ def test_drawing_into_a_file_says_so(evaluation, tmp_path):
 def test_training_draws_each_student_and_site(tmp_path):
     rows = _rows("mxd-k8-w5372-s42", "dense_mlp-k0-w0-s42", "transcoder-k8-w6144-s1-lr0.001")
     rows += _rows("mxd-k8-w5372-s42", site="h.5")
-    first = draw_training(rows, tmp_path / "first", model="small-gpt2")
+    first = draw_training(rows, tmp_path / "first", facts=["small-gpt2"])
     _check(first)
     assert draw_training(rows, tmp_path / "b")[1].read_bytes() != first[1].read_bytes()
-    again = draw_training(rows, tmp_path / "again", model="small-gpt2")
+    again = draw_training(rows, tmp_path / "again", facts=["small-gpt2"])
     assert again[1].read_bytes() == first[1].read_bytes()
 
 

@@ -1,9 +1,10 @@
-"""Pictures, tables and a page of HTML that show what a run found."""
+"""Pictures, tables and a page of HTML that show what runs found."""
 
-from mxd.report.figures import draw_activity, draw_frontier, draw_training
-from mxd.report.html import write_report
-from mxd.report.publish import publish
-from mxd.report.table import COLUMNS, Column, Row, table_rows
+from mxd.report.blocks import Column
+from mxd.report.figures import draw_activity, draw_frontier, draw_singular_values, draw_training
+from mxd.report.html import write_page
+from mxd.report.publish import publish, report_runs
+from mxd.report.table import COLUMNS, Row, table_rows
 
 __all__ = [
     "COLUMNS",
@@ -11,8 +12,10 @@ __all__ = [
     "Row",
     "draw_activity",
     "draw_frontier",
+    "draw_singular_values",
     "draw_training",
     "publish",
+    "report_runs",
     "table_rows",
-    "write_report",
+    "write_page",
 ]

@@ -16,7 +16,7 @@ from mxd.report._show import one_line
 
 INK, FAINT = "#222222", "#8a8a8a"
 _WIDTH, _HEIGHT = 3.35, 2.75  # of a panel
-_LEFT, _ROOM, _TOP, _BOTTOM, _BETWEEN = 0.8, 1.95, 0.9, 0.6, 0.95
+_LEFT, _ROOM, _TOP, _BOTTOM, _BETWEEN = 0.8, 2.05, 0.9, 0.6, 0.95
 _FONT, _LINE = 9.0, 0.155  # points; inches from one line of a label to the next
 
 
@@ -36,16 +36,37 @@ class Label(NamedTuple):
 class Sheet:
     """Rows and columns of panels, each with room for labels on its right."""
 
-    def __init__(self, rows: int, columns: int, *, wide: float = 1.0, tall: float = 1.0) -> None:
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        *,
+        wide: float = 1.0,
+        tall: float = 1.0,
+        left: float = _LEFT,
+        inner: float = _ROOM,
+        room: float = _ROOM,
+    ) -> None:
+        """Lay the panels out.
+
+        Args:
+            rows: rows of panels.
+            columns: columns of panels.
+            wide: width of a panel, in units of the usual one.
+            tall: height of a panel, likewise.
+            left: inches for the vertical axis of each panel.
+            inner: inches for labels between two columns.
+            room: inches for labels on the right of the last column.
+        """
         self.panel_width, self.panel_height = _WIDTH * wide, _HEIGHT * tall
-        step = self.panel_width + _ROOM + _LEFT
-        width = columns * step
+        step = self.panel_width + inner + left
+        width = columns * step - inner + room
         height = _TOP + rows * self.panel_height + (rows - 1) * _BETWEEN + _BOTTOM
         self.figure = Figure(figsize=(width, height), facecolor="white")
         FigureCanvasAgg(self.figure)
         self.size = (width, height)
         self.panels = [
-            [self._panel(_LEFT + column * step, row) for column in range(columns)]
+            [self._panel(left + column * step, row) for column in range(columns)]
             for row in range(rows)
         ]
 
@@ -92,7 +113,7 @@ class Sheet:
         wanted = [float(to_panel.transform(one.xy)[1]) for one in ordered]
         for one, y in zip(ordered, spread(wanted, heights), strict=True):
             panel.annotate(
-                "\n".join(drawable(line, 32) for line in one.text.split("\n")),
+                "\n".join(drawable(line, 27) for line in one.text.split("\n")),
                 one.xy,
                 xytext=(1.05, y),
                 textcoords="axes fraction",
@@ -116,15 +137,17 @@ class Sheet:
     def key(self, panel: Axes, names: Sequence[str]) -> None:
         """Write names, with their strokes, beside a panel whose lines end in different places."""
         drawn = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-        panel.legend(
+        legend = panel.legend(
             [drawn[name] for name in names],
             names,
             loc="center left",
             bbox_to_anchor=(1.02, 0.5),
             frameon=False,
             fontsize=_FONT,
-            labelcolor="linecolor",
+            labelcolor=[_colour(drawn[name]) for name in names],
         )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
 
     def save(self, stem: Path) -> list[Path]:
         """Write `<stem>.png` and `<stem>.svg`.
@@ -141,6 +164,17 @@ class Sheet:
         except OSError as error:
             raise UserError(f"cannot write picture {stem}: {error.strerror}") from None
         return paths
+
+
+def plain_ticks(panel: Axes) -> None:
+    """Take the names along both axes as text, not as formulae."""
+    for tick in (*panel.get_xticklabels(), *panel.get_yticklabels()):
+        tick.set_parse_math(False)
+
+
+def _colour(drawn: Any) -> Any:
+    """Colour of a line with or without bars; matplotlib's own choice is the marker's filling."""
+    return (drawn[0] if isinstance(drawn, tuple) else drawn).get_color()
 
 
 def drawable(text: str, limit: int) -> str:

@@ -9,14 +9,29 @@ from mxd.report._canvas import FAINT, Label, Sheet
 from mxd.report._looks import CONTROLS, look
 from mxd.report._series import Series
 from mxd.report._show import compact
+from mxd.report._strokes import fit_to_points
+from mxd.report.published import Published
 
 _CEILING = "dense MLP, trained\nthe same way: the ceiling"
 INCREASE = "Δ cross-entropy (nats / token)"
 
 
-def against_k(sheet: Sheet, panel: Axes, found: Sequence[Series]) -> None:
-    """Draw one figure of one site against K; the dense control has none and goes across."""
-    ks = sorted({point.k for one in found for point in one.line if point.k})
+def against_k(
+    sheet: Sheet, panel: Axes, found: Sequence[Series], published: Published | None = None
+) -> None:
+    """Draw one figure of one site against K; the dense control has none and goes across.
+
+    Args:
+        sheet: the sheet.
+        panel: where.
+        found: what was measured.
+        published: the paper's numbers, where they are for this figure.
+    """
+    theirs = {} if published is None else published.points
+    ks = sorted(
+        {point.k for one in found for point in one.line if point.k}
+        | {k for points in theirs.values() for k, _ in points}
+    )
     _scale_k(panel, ks)
     low, high = panel.get_xlim()
     placed = [one for one in found if one.architecture != "dense_mlp" and one.line[0].x]
@@ -26,6 +41,9 @@ def against_k(sheet: Sheet, panel: Axes, found: Sequence[Series]) -> None:
         beside = place - (len(placed) - 1) / 2 if any(point.bar for point in one.line) else 0.0
         labels.append(_line(panel, one, (high / low) ** (0.014 * beside)))
     labels += [_ceiling(panel, one) for one in found if one.architecture == "dense_mlp"]
+    labels += [_theirs(panel, name, points) for name, points in theirs.items()]
+    more = [y for points in theirs.values() for _, y in points]
+    fit_to_points(panel, [], _values(found) + more)
     _rest_on_zero(panel, found)
     sheet.label(panel, labels)
 
@@ -41,6 +59,7 @@ def against_activity(sheet: Sheet, panel: Axes, found: Sequence[Series]) -> None
         _line(panel, one, 1.0)
         if len(one.line) > 1:
             _write_ks(panel, one)
+    fit_to_points(panel, [], _values(drawn))
     if places:
         sheet.key(panel, [look(one.architecture).name for one in drawn])
     _rest_on_zero(panel, drawn)
@@ -80,6 +99,28 @@ def _line(panel: Axes, one: Series, shift: float) -> Label:
     return Label(shown.name, shown.colour, (xs[-1], one.line[-1].y), bold=first)
 
 
+def _theirs(panel: Axes, architecture: str, points: Sequence[tuple[int, float]]) -> Label:
+    """The paper's curve: dashed, with open markers."""
+    shown = look(architecture)
+    panel.plot(
+        *zip(*points, strict=True),
+        color=shown.colour,
+        linestyle=(0, (3, 2)),
+        linewidth=1.0,
+        marker=shown.marker,
+        markersize=4.5,
+        markerfacecolor="white",
+        markeredgecolor=shown.colour,
+        alpha=0.85,
+        zorder=2.8,
+    )
+    return Label(f"{shown.name}, paper", shown.colour, points[-1])
+
+
+def _values(found: Sequence[Series]) -> list[float]:
+    return [point.y for one in found for point in (*one.line, *one.single)]
+
+
 def _ceiling(panel: Axes, one: Series) -> Label:
     shown = look(one.architecture)
     y = one.line[0].y
@@ -112,9 +153,9 @@ def _scale_parameters(panel: Axes, least: float, most: float) -> None:
 
 
 def _write_ks(panel: Axes, one: Series) -> None:
-    """Autoencoders and transcoders are equally active: they take opposite sides of their points."""
+    """The ends of the line: autoencoders and transcoders take opposite sides of their points."""
     left = one.architecture == "topk_autoencoder"
-    for point in one.line:
+    for point in one.line if len(one.line) < 4 else (one.line[0], one.line[-1]):
         if point.k and point.x:
             panel.annotate(
                 f"K={point.k}",

@@ -1,6 +1,7 @@
 """Numbers and text as people read them."""
 
 import math
+import re
 import unicodedata
 from typing import Any
 
@@ -8,6 +9,7 @@ NOTHING = "–"
 """Stands where a figure has no meaning."""
 
 _PICTURES = 0x2400  # the block of Unicode that draws control characters
+_JOINERS = "\u200c\u200d"  # invisible, and part of words
 
 
 def number(value: Any) -> float | None:
@@ -68,13 +70,31 @@ def increase(value: Any, standard_error: Any) -> str:
     return signed if error is None else f"{signed} ± {1.96 * error:.4f}"
 
 
-def visible(text: Any) -> str:
-    """Text with its control characters drawn, so that a line break in a token is seen."""
-    drawn = str(text).replace("\r\n", "\n").replace("\n", "↵").replace("\t", "⇥")
-    return "".join(
-        character if unicodedata.category(character) != "Cc" else _picture(character)
-        for character in drawn
-    )
+def plus_minus(mean: Any, half: Any, digits: int = 3, *, signed: bool = False) -> str:
+    """A figure and the half-width of its interval, to the same decimals."""
+    found, width = number(mean), number(half)
+    if found is None:
+        return NOTHING
+    signs = f"{found:+.{digits}f}".replace("-", "−")
+    shown = signs if signed else decimal(found, digits)
+    if width is None:
+        return shown
+    least = 10**-digits
+    small = 0 < width < least / 2
+    return f"{shown} ± " + (f"<{least:.{digits}f}" if small else f"{width:.{digits}f}")
+
+
+def visible(text: Any, limit: int = 20_000) -> str:
+    """Text with control characters drawn and marks that turn its direction shown as unknown.
+
+    A line break in a token is seen, and what somebody wrote cannot reorder the text around it.
+    The middle of a text longer than `limit` is left out.
+    """
+    whole = str(text)
+    if len(whole) > limit:
+        whole = f"{whole[: limit // 2]} … {whole[-limit // 2 :]}"
+    drawn = whole.replace("\r\n", "\n").replace("\n", "↵").replace("\t", "⇥")
+    return "".join(_drawn(character) for character in drawn)
 
 
 def one_line(text: Any, limit: int = 90) -> str:
@@ -82,6 +102,19 @@ def one_line(text: Any, limit: int = 90) -> str:
     flat = " ".join(visible(text).split())
     half = (limit - 1) // 2
     return flat if len(flat) <= limit else f"{flat[:half]}…{flat[-half:]}"
+
+
+def without_folders(text: Any) -> str:
+    """Text without the folders of absolute paths: they mean nothing on another machine."""
+    return re.sub(r"(?<![\w./:])/(?:[^/\s]+/)+", "", str(text))
+
+
+def _drawn(character: str) -> str:
+    kind = unicodedata.category(character)
+    if kind == "Cc":
+        return _picture(character)
+    hidden = kind in ("Cf", "Zl", "Zp") and character not in _JOINERS
+    return "\N{REPLACEMENT CHARACTER}" if hidden else character
 
 
 def _picture(character: str) -> str:

@@ -6,10 +6,11 @@ from typing import Any
 
 from mxd.errors import UserError
 from mxd.report._canvas import Sheet
-from mxd.report._curves import curves_by_site, show_curves
+from mxd.report._curves import Curves, curves_by_site, show_curves, singular_values_by_site
 from mxd.report._frontier import INCREASE, against_activity, against_k
 from mxd.report._series import by_site, series
 from mxd.report._show import compact
+from mxd.report.published import Published
 
 
 def draw_frontier(
@@ -18,18 +19,21 @@ def draw_frontier(
     *,
     model: str | None = None,
     tokens_trained: int | None = None,
+    published: Published | None = None,
 ) -> list[Path]:
     """Draw NMSE and the increase of cross-entropy against K, a row of two panels for each site.
 
     A line goes through the mean over seeds, and where a seed was trained with several learning
     rates, through the one with the lowest NMSE; faint points are the single layers. Bars are 95 %
-    intervals.
+    intervals: between seeds (Student's t) where there are several, else by document. Ablations are
+    left out.
 
     Args:
         evaluation: the document that `mxd eval --json` writes.
         stem: path of the pictures without its ending.
         model: name of the base model, for the title.
         tokens_trained: tokens that the layers were trained on, for the title.
+        published: the paper's numbers, to draw beside those of the site they belong to.
 
     Returns:
         The PNG and the SVG.
@@ -47,7 +51,10 @@ def draw_frontier(
             (loss, "delta_cross_entropy", INCREASE),
         ):
             sheet.axes(panel, "K, active units per token", name)
-            against_k(sheet, panel, series(layers, "k", key))
+            beside = published if panel is loss else None
+            if beside is not None and not beside.belongs_to(site, len(sites)):
+                beside = None
+            against_k(sheet, panel, series(layers, "k", key), beside)
         if len(sites) > 1:
             sheet.name_panel(error, site)
     return sheet.save(stem)
@@ -86,14 +93,16 @@ def draw_activity(
 
 
 def draw_training(
-    rows: list[dict[str, Any]], stem: Path, *, model: str | None = None
+    rows: list[dict[str, Any]], stem: Path, *, facts: Sequence[str] = ()
 ) -> list[Path]:
-    """Draw NMSE against tokens for each student, a panel for each site.
+    """Draw NMSE against tokens for each kind of student, a panel for each site.
+
+    Lines are means over seeds, faint ones the single seeds.
 
     Args:
         rows: the lines of a run's metrics.jsonl.
         stem: path of the pictures without its ending.
-        model: name of the base model, for the title.
+        facts: what the title says below, beside the sites.
 
     Returns:
         The PNG and the SVG.
@@ -104,12 +113,42 @@ def draw_training(
     sites = curves_by_site(rows)
     if not sites:
         raise UserError("got no training metrics to draw, expected rows with tokens and nmse")
+    return _curves(sites, stem, facts, "Training error", "NMSE on training text", least=False)
+
+
+def draw_singular_values(
+    rows: list[dict[str, Any]], stem: Path, *, facts: Sequence[str] = ()
+) -> list[Path]:
+    """Draw the smallest singular value of each MxD's sampled experts against tokens.
+
+    Args:
+        rows: the lines of a run's metrics.jsonl.
+        stem: path of the pictures without its ending.
+        facts: what the title says below, beside the sites.
+
+    Returns:
+        The PNG and the SVG.
+
+    Raises:
+        UserError: no rows to draw, or a folder that cannot be written to.
+    """
+    sites = singular_values_by_site(rows)
+    if not sites:
+        raise UserError("got no singular values to draw, expected rows of an MxD with some")
+    return _curves(
+        sites, stem, facts, "Smallest singular value of experts", "min σ over experts", least=True
+    )
+
+
+def _curves(
+    sites: Curves, stem: Path, facts: Sequence[str], title: str, name: str, *, least: bool
+) -> list[Path]:
     most = max(len(students) for students in sites.values())
-    sheet = Sheet(len(sites), 1, wide=1.45, tall=max(1.15, most / 16))
-    sheet.title("Training error", _facts({}, list(sites), model, None))
+    sheet = Sheet(len(sites), 1, wide=1.45, tall=min(3.0, max(1.15, most / 16)))
+    sheet.title(title, [*facts, next(iter(sites)) if len(sites) == 1 else f"{len(sites)} sites"])
     for (site, students), (panel,) in zip(sites.items(), sheet.panels, strict=True):
-        sheet.axes(panel, "tokens trained on", "NMSE on training text")
-        show_curves(sheet, panel, students)
+        sheet.axes(panel, "tokens trained on", name)
+        show_curves(sheet, panel, students, least=least)
         if len(sites) > 1:
             sheet.name_panel(panel, site)
     return sheet.save(stem)

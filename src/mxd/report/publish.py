@@ -1,97 +1,116 @@
-"""Everything that a run's folder shows of an evaluation: figures and report.html."""
+"""From run folders to a report: pictures, tables as CSV, and one page that shows them."""
 
-import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mxd.report.figures import draw_activity, draw_frontier, draw_training
-from mxd.report.html import write_report
+from mxd.errors import UserError
+from mxd.report._desk import Desk
+from mxd.report.blocks import Chapter, Section, Table
+from mxd.report.combining import Group, group_runs
+from mxd.report.html import write_page
+from mxd.report.reading import read_run_files
+from mxd.report.sections import SECTIONS, Build, method, notes, overview
+from mxd.report.tables_csv import write_csv
 
 logger = logging.getLogger(__name__)
+__all__ = ["notes", "publish", "report_runs"]
 
 
 def publish(
     folder: Path, *, title: str, record: dict[str, Any], evaluation: dict[str, Any], command: str
 ) -> Path:
-    """Draw the figures of a run and write its report.
+    """Draw the figures of a run and write its report into its folder.
 
     Args:
-        folder: the run's folder; units worth seeing are taken from its eval/units.json, where it
-            has one: `{"student", "units", "steered"}`.
+        folder: the run's folder; everything in its eval/ is shown, and units worth seeing from
+            eval/units.json, where it has one: `{"student", "units", "steered"}`.
         title: title of the report.
         record: content of run.json.
-        evaluation: the document of `mxd eval --json`.
+        evaluation: the document of `mxd eval --json` to judge the layers by.
         command: the command that makes the figures.
 
     Returns:
-        The path of report.html.
+        The path of report.html; figures/ and tables/ lie beside it.
     """
-    shown = _read(folder / "eval" / "units.json")
-    figures = folder / "figures"
-    figures.mkdir(exist_ok=True)
-    rows = _rows(folder / "metrics.jsonl")
-    model = (record.get("base_model") or {}).get("name")
-    model = None if model is None else Path(model).name
-    trained = (record.get("data") or {}).get("tokens_trained")
-    drawn = [
-        path
-        for draw, name in ((draw_frontier, "frontier"), (draw_activity, "activity"))
-        for path in draw(evaluation, figures / name, model=model, tokens_trained=trained)
-    ]
-    if rows:
-        drawn += draw_training(rows, figures / "training", model=model)
-    return write_report(
-        folder / "report.html",
-        title=title,
-        run=record,
-        evaluation=evaluation,
-        pictures=[path for path in drawn if path.suffix == ".png"],
-        units=shown.get("units") or (),
-        units_of=shown.get("student"),
-        steered=shown.get("steered"),
-        notes=notes(folder, record),
-        commands={"frontier": command, "activity": command, "training": command},
+    groups = group_runs([read_run_files(folder, record)], evaluation)
+    return _write(folder, title=title, groups=groups, command=command)
+
+
+def report_runs(
+    folders: Sequence[Path], out: Path, *, title: str | None = None, command: str = ""
+) -> Path:
+    """Write one report on several runs.
+
+    Runs with the same base model, recipe and evaluation text share their tables, so that seeds
+    trained in several runs make one interval; the others stand in chapters of their own.
+
+    Args:
+        folders: folders of runs.
+        out: folder for report.html, figures/ and tables/; made where it is not there.
+        title: title of the report.
+        command: the command that makes it.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        UserError: no run, a folder that holds none, or one that cannot be written to.
+    """
+    if not folders:
+        raise UserError("got no runs, expected the folder of at least one; name it")
+    distinct = list({folder.resolve(): folder for folder in folders}.values())
+    groups = group_runs([read_run_files(folder) for folder in distinct])
+    models = list(dict.fromkeys(group.model or "a language model" for group in groups))
+    return _write(
+        out,
+        title=title or f"What was measured of {', '.join(models)}",
+        groups=groups,
+        command=command,
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {}
+def _write(out: Path, *, title: str, groups: Sequence[Group], command: str) -> Path:
+    chapters = [
+        _chapter(out, number, group, command, prefix=f"{number}-" if len(groups) > 1 else "")
+        for number, group in enumerate(groups, start=1)
+    ]
+    last = Chapter("How it is computed", [method()])
+    if len(chapters) == 1:
+        chapters = [Chapter("", [*chapters[0].sections, *last.sections])]
+    else:
+        chapters.append(last)
+    tables = [
+        block
+        for chapter in chapters
+        for section in chapter.sections
+        for block in section.blocks
+        if isinstance(block, Table)
+    ]
+    for table in tables:
+        write_csv(out / "tables" / f"{table.name}.csv", table.records)
+    return write_page(out / "report.html", title=title, chapters=chapters, command=command)
 
 
-def notes(folder: Path, record: dict[str, Any]) -> list[str]:
-    """What a reader must know before trusting the figures."""
-    falling, smallest = [], None
-    for entry in record.get("students") or []:
-        path = folder / "layers" / entry["site"] / entry["name"] / "config.json"
-        training = json.loads(path.read_text(encoding="utf-8")).get("training") or {}
-        smallest = training.get("tokens", smallest)
-        if training.get("still_falling"):
-            falling.append(entry["name"])
-    found = []
-    if falling:
-        found.append(
-            f"After {smallest:,} tokens the error of these students was still falling (by more "
-            f"than 2 % over the last tenth of the run): {', '.join(falling)}."
-        )
-    if record.get("complete") is False:
-        found.append("The run was interrupted before its token budget was used.")
-    return found
+def _chapter(out: Path, number: int, group: Group, command: str, prefix: str) -> Chapter:
+    desk = Desk(out / "figures", group, prefix=prefix, command=command)
+    damaged: list[str] = []
+    found = [_built(build, group, desk, damaged) for build in SECTIONS]
+    names = ", ".join(dict.fromkeys(run.folder.name for run in group.runs))
+    title = f"{number}. {group.model or 'a language model'} ({names})"
+    return Chapter(title, [overview(group, desk, damaged), *filter(None, found)])
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [row for line in lines for row in _row(path, line)]
-
-
-def _row(path: Path, line: str) -> list[dict[str, Any]]:
+def _built(build: Build, group: Group, desk: Desk, damaged: list[str]) -> Section | None:
+    """A section; one whose files hold something else than expected is left out and named."""
     try:
-        return [json.loads(line)] if line else []
-    except ValueError:  # a run that was cut off ends in half a line
-        logger.warning("%s has a damaged line: it is left out of the curves", path)
-        return []
+        return build(group, desk)
+    except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
+        what = build.__name__.replace("_", " ")
+        logger.debug("section %s", what, exc_info=True)
+        damaged.append(
+            f"The part on {what} is left out: its files hold something unexpected "
+            f"({type(error).__name__})."
+        )
+        return None

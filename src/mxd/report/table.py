@@ -1,23 +1,13 @@
 """The headline table, as display strings that the page and the terminal share."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from mxd.report._looks import CONTROLS, look, rank
+from mxd.report._names import parse_name
 from mxd.report._show import NOTHING, compact, count, decimal, increase, percent
-
-
-class Column(NamedTuple):
-    """One column of the headline table."""
-
-    key: str
-    """Key of the figure in `mxd eval --json`; `layer` is the name."""
-    header: str
-    """Short header."""
-    meaning: str
-    """What the figure says, in one sentence."""
-
+from mxd.report.blocks import Column
+from mxd.report.reading import mappings
 
 COLUMNS = [
     Column(
@@ -91,7 +81,7 @@ def table_rows(evaluation: dict[str, Any]) -> list[Row]:
     Args:
         evaluation: the document that `mxd eval --json` writes.
     """
-    layers = evaluation.get("layers") or []
+    layers = mappings(evaluation.get("layers"))
     sites = list(dict.fromkeys(str(layer.get("site")) for layer in layers))
     several_seeds = len({layer.get("seed") for layer in layers}) > 1
 
@@ -118,7 +108,7 @@ def table_rows(evaluation: dict[str, Any]) -> list[Row]:
 def references(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
     """Cross-entropies to read the table by: the base model's, and those of each site ablated."""
     base = ("base model", decimal(evaluation.get("base_cross_entropy"), 4))
-    sites: Sequence[dict[str, Any]] = evaluation.get("sites") or []
+    sites = mappings(evaluation.get("sites"))
     places = [(f" at {site.get('site')}", site) for site in sites] if len(sites) > 1 else []
     places.append((" at all of them" if places else "", evaluation))
     return [base] + [
@@ -153,10 +143,12 @@ def _cells(layer: dict[str, Any], several_seeds: bool) -> tuple[str, ...]:
 
 def _name(layer: dict[str, Any], several_seeds: bool) -> str:
     parts = [look(str(layer.get("architecture"))).name]
+    student = parse_name(layer.get("name", ""))
+    if student.variant:
+        parts.append(student.variant)
     if several_seeds:
         seed = layer.get("seed")
         parts.append(f"seed {NOTHING if seed is None else seed}")
-    _, mark, rate = str(layer.get("name", "")).rpartition("-lr")  # a grid puts it in the name
-    if mark:
-        parts.append(f"lr {rate}")
+    if student.lr:  # a grid puts it in the name
+        parts.append(f"lr {student.lr}")
     return ", ".join(parts)
