@@ -2,12 +2,13 @@
 
 from mxd._version import __version__
 from mxd.errors import UserError
-from mxd.evaluation import Evaluation, evaluate, steer
+from mxd.evaluation import Evaluation, Probe, evaluate, load_task, probe, steer
 from mxd.host import MLPSite, capture, find_mlps, find_site, graft, load_model, load_tokenizer
 from mxd.layers import (
     Codes,
     DenseMLP,
     DenseMLPConfig,
+    Edit,
     MLPTranscoder,
     MLPTranscoderConfig,
     MxD,
@@ -16,6 +17,7 @@ from mxd.layers import (
     TopKAutoencoderConfig,
     Transcoder,
     TranscoderConfig,
+    edited,
     load,
     match_experts,
     mixture,
@@ -26,12 +28,14 @@ __all__ = [
     "Codes",
     "DenseMLP",
     "DenseMLPConfig",
+    "Edit",
     "Evaluation",
     "MLPSite",
     "MLPTranscoder",
     "MLPTranscoderConfig",
     "MxD",
     "MxDConfig",
+    "Probe",
     "Recipe",
     "Run",
     "StudentSpec",
@@ -43,6 +47,7 @@ __all__ = [
     "UserError",
     "__version__",
     "capture",
+    "edited",
     "evaluate",
     "find_mlps",
     "find_site",
@@ -50,10 +55,12 @@ __all__ = [
     "graft",
     "load",
     "load_model",
+    "load_task",
     "load_tokenizer",
     "match_experts",
     "mixture",
     "named_recipe",
     "open_run",
+    "probe",
     "steer",
 ]

@@ -22,7 +22,7 @@ LAYER_KEYS = {
     "top_expert_share",
 }  # fmt: skip
 ONLY_MXD = {"static_nmse", "modulation_share"}
-TIMES = {"seconds", "tokens_per_second"}
+TIMES = {"seconds", "tokens_per_second", "harvest_seconds", "student_seconds"}
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])

@@ -8,7 +8,7 @@ import click
 
 from mxd.cli._types import COUNT, DEVICE, INTEGERS, NAMES, RATES
 from mxd.layers import ARCHITECTURES
-from mxd.training import LOSSES
+from mxd.training import LOSSES, STARTS
 
 F = TypeVar("F", bound=Callable[..., Any])
 Option = Callable[[Any], Any]
@@ -99,6 +99,11 @@ LAYER_OPTIONS: list[Option] = [
         "--shared-experts", type=int, default=0, show_default=True,
         help="Experts of an MxD that are always on; they count among the K.",
     ),
+    click.option(
+        "--start", type=click.Choice(STARTS), default="paper", show_default=True,
+        help="How dense branch and modulators start: D at zero, D at random, encoder and D of the "
+        "base MLP, or modulators near 1.",
+    ),
 ]  # fmt: skip
 
 TRAINING_OPTIONS: list[Option] = [
@@ -147,10 +152,6 @@ TRAINING_OPTIONS: list[Option] = [
 ]  # fmt: skip
 
 RUN_OPTIONS: list[Option] = [
-    click.option(
-        "--out", type=click.Path(path_type=Path),
-        help="Folder of the run.  [default: the next free mxd-fit-MODEL]",
-    ),
     click.option("--overwrite", is_flag=True, help="Replace the run in --out."),
     click.option(
         "--device", type=DEVICE, default="cpu", show_default=True,
@@ -166,15 +167,45 @@ RUN_OPTIONS: list[Option] = [
         help="Steps between two lines of metrics.",
     ),
     click.option(
-        "--trackers", type=NAMES, help="Further trackers: wandb, trackio.  [default: none]"
+        "--track-experts", type=click.IntRange(min=0), default=4, show_default=True,
+        help="Experts of each MxD whose smallest singular value is followed; 0 is off.",
     ),
     click.option(
-        "--json", "json_file", type=click.Path(path_type=Path),
-        help="File for the record of the run, as in its run.json.",
+        "--trackers", type=NAMES, help="Further trackers: wandb, trackio.  [default: none]"
     ),
 ]  # fmt: skip
 
-FIT_OPTIONS = TEXT_OPTIONS + LAYER_OPTIONS + TRAINING_OPTIONS + RUN_OPTIONS
+
+def output_options(verb: str, json_help: str) -> list[Option]:
+    """Where a training verb puts its run, and its results in JSON."""
+    return [
+        click.option(
+            "--out", type=click.Path(path_type=Path),
+            help=f"Folder of the run.  [default: the next free mxd-{verb}-MODEL]",
+        ),
+        click.option("--json", "json_file", type=click.Path(path_type=Path), help=json_help),
+    ]  # fmt: skip
+
+
+_TRAINING = TEXT_OPTIONS + LAYER_OPTIONS + TRAINING_OPTIONS + RUN_OPTIONS
+FIT_OPTIONS = _TRAINING + output_options(
+    "fit", "File for the record of the run, as in its run.json."
+)
+GRID_OPTIONS: list[Option] = [
+    click.option(
+        "--controls", type=NAMES,
+        help="Architectures to train at one K only, beside the grid, such as "
+        "mlp_transcoder,dense_mlp.  [default: none]",
+    ),
+    click.option(
+        "--control-k", type=COUNT, help="That K.  [default: the middle one of --k]"
+    ),
+]  # fmt: skip
+SWEEP_OPTIONS = (
+    GRID_OPTIONS
+    + _TRAINING
+    + output_options("sweep", "File for the figures, the same document as of `mxd eval --json`.")
+)
 
 
 def options(wanted: Sequence[Option]) -> Callable[[F], F]:

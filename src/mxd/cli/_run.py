@@ -3,6 +3,7 @@
 import shlex
 import sys
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ MODEL_OPTIONS: list[Any] = [
 ]
 STUDENT_OPTION = click.option(
     "--student", type=NAMES,
-    help="Layers by name, or by architecture.  [default: all that the verb applies to]",
+    help="Layers by name, by architecture, or by a pattern of names such as '*-k16-*-s42'.  "
+    "[default: all that the verb applies to]",
 )  # fmt: skip
 SITE_OPTION = click.option("--site", help="Site by name, where the run has several.")
 
@@ -87,7 +89,8 @@ def chosen_layers(
 
     Args:
         run: the run.
-        students: names of students, or of architectures for all students of those.
+        students: names of students, patterns of names (`*-k16-*`), or names of architectures for
+            all students of those.
         site: name of one site; None takes every site.
 
     Raises:
@@ -97,22 +100,27 @@ def chosen_layers(
         raise UserError(f"got site {site!r}, expected one of {', '.join(run.layers)}")
     sites = {name: of for name, of in run.layers.items() if site in (None, name)}
     wanted = students or ()
-    known = {key for of in sites.values() for name in of for key in (name, _architecture(of[name]))}
     for student in wanted:
-        if student not in known:
+        if not any(_meant(student, key, of[key]) for of in sites.values() for key in of):
+            known = {_architecture(layer) for of in sites.values() for layer in of.values()}
+            names = {key for of in sites.values() for key in of}
             raise UserError(
-                f"got student {student!r}, expected a name or an architecture of the run: "
-                f"{', '.join(sorted(known))}"
+                f"got student {student!r}, expected a name, a pattern of names or an architecture "
+                f"of the run: {', '.join(sorted(names | known))}"
             )
     found = {
         name: {
             key: layer
             for key, layer in of.items()
-            if not wanted or key in wanted or _architecture(layer) in wanted
+            if not wanted or any(_meant(student, key, layer) for student in wanted)
         }
         for name, of in sites.items()
     }
     return {name: of for name, of in found.items() if of}
+
+
+def _meant(wanted: str, name: str, layer: Layer) -> bool:
+    return wanted in (name, _architecture(layer)) or fnmatchcase(name, wanted)
 
 
 def one_sparse_layer(

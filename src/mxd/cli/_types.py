@@ -112,6 +112,10 @@ def _as_typed(item: Any, param: click.Parameter, ctx: click.Context) -> Any:
     """A value of a YAML file in the form that the flag's own type takes."""
     if isinstance(item, bool):
         return item
+    if getattr(param, "multiple", False):  # a flag that may be given again: a list, or one value
+        parts = item if isinstance(item, list) else [item]
+        if all(isinstance(part, (str, int, float)) for part in parts):
+            return [str(part) for part in parts]
     if isinstance(item, (str, int, float)):
         return str(item)
     if isinstance(item, list) and isinstance(param.type, Listed):

@@ -1,113 +1,105 @@
 """`mxd eval`: what a run's layers cost the model, and how they use their units."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mxd.cli._measure import HELD_OUT, RANK_EXPERTS, keep, measure
 from mxd.cli._options import options
-from mxd.cli._paths import check_json_target, lasting, write_json
-from mxd.cli._run import MODEL_OPTIONS, command_line, open_with_model
-from mxd.cli._screen import console, evaluation_progress, show_figures, show_together
-from mxd.cli._types import COUNT, with_config
-from mxd.data import DocumentSource, SpreadContexts, open_documents, pack, special_token_ids
+from mxd.cli._paths import check_json_target, write_json
+from mxd.cli._run import MODEL_OPTIONS, chosen_layers, open_with_model
+from mxd.cli._screen import console, show_figures, show_together
+from mxd.cli._texts import chosen_texts, show_texts
+from mxd.cli._types import COUNT, NAMES, with_config
 from mxd.errors import UserError
-from mxd.evaluation import evaluate
-from mxd.report import publish
-from mxd.training import Run, evaluation_documents, first_documents, store_evaluation
+from mxd.training import store_result
+
+TEXT_OPTIONS: list[Any] = [
+    click.option(
+        "--text", multiple=True,
+        help="Text to evaluate on, as in `mxd fit`; give it again for another.  "
+        "[default: what the run held out]",
+    ),
+    click.option(
+        "--held-out", is_flag=True, help="With --text: also evaluate on what the run held out."
+    ),
+    click.option("--text-column", help="Column that holds the text.  [default: as in the run]"),
+    click.option(
+        "--doc-column", help="Column that names the document.  [default: as in the run]"
+    ),
+    click.option("--text-name", help="Configuration of a data set.  [default: none]"),
+    click.option("--text-split", help="Split of a data set.  [default: as in the run]"),
+]  # fmt: skip
 
 
 @click.command("eval")
 @click.argument("run", type=click.Path(path_type=Path))
+@options(TEXT_OPTIONS)
 @click.option(
-    "--text", help="Text to evaluate on, as in `mxd fit`.  [default: what the run held out]"
-)
-@click.option("--text-column", help="Column that holds the text.  [default: as in the run]")
-@click.option("--doc-column", help="Column that names the document.  [default: as in the run]")
-@click.option("--text-name", help="Configuration of a data set.  [default: none]")
-@click.option("--text-split", help="Split of a data set.  [default: as in the run]")
+    "--tokens", type=COUNT, default=200_000, show_default=True,
+    help="Tokens of each text to evaluate on.",
+)  # fmt: skip
 @click.option(
-    "--tokens", type=COUNT, default=200_000, show_default=True, help="Tokens to evaluate on."
-)
+    "--student", type=NAMES,
+    help="With --text alone: layers by name, architecture, or a pattern of names such as "
+    "'*-k16-*-s42'.  [default: all of the run]",
+)  # fmt: skip
 @click.option("--together", is_flag=True, help="Also put the layers of all sites in place at once.")
+@click.option(
+    "--rank-experts", type=click.IntRange(min=0), default=RANK_EXPERTS, show_default=True,
+    help="Experts of each MxD whose singular values are computed; 0 leaves geometry out.",
+)  # fmt: skip
 @options(MODEL_OPTIONS)
 @click.option(
     "--batch-contexts", type=COUNT, default=16, show_default=True,
     help="Contexts in a forward pass.",
 )  # fmt: skip
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="File for the figures.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path),
+    help="File for the figures; with several texts, a list of documents under `texts`.",
+)  # fmt: skip
 @with_config
 def evaluate_run(run: Path, json_file: Path | None, **flags: Any) -> None:
     """Measure the layers of RUN on text that they were not trained on.
 
     Writes the figures into the run's folder (eval/, the layers' model cards, report.html) and
-    prints them as a table.
+    prints them as a table. With several texts, each has its own file in eval/, one table shows
+    them side by side, and model cards and report are of the first (the held-out one, if among
+    them). With --student, only its figures in eval/ are written.
     """
     check_json_target(json_file)
     opened = open_with_model(run, model=flags["model"], device=flags["device"])
-    found, host, tokenizer = opened.run, opened.model, opened.tokenizer
-    text = found.recipe.text
-    source = None if flags["text"] is None else lasting(flags["text"])
-    documents, described = _documents(found, source, flags)
+    layers = chosen_layers(opened.run, flags["student"])
+    texts = chosen_texts(opened, flags)
+    if flags["student"] and any(text.name == HELD_OUT for text in texts):
+        raise UserError(
+            "got --student for the held-out text, whose figures are those of the whole run; "
+            "expected --text with another; leave --student out"
+        )
     screen = console()
-    figures = evaluate(
-        host,
-        found.layers,
-        SpreadContexts(
-            pack(documents, tokenizer, text.contexts),
-            flags["tokens"],
-            contexts_per_batch=flags["batch_contexts"],
-        ),
-        tokens=flags["tokens"],
-        bos_token_id=tokenizer.bos_token_id,
-        excluded_token_ids=special_token_ids(tokenizer, text.exclusion.exclude_from_evaluation),
-        together=flags["together"],
-        text=described,
-        on_progress=evaluation_progress(screen, flags["tokens"]),
-    )
-    document = figures.to_dict()
-    _keep(found, document, source)
-    write_json(json_file, document)
-    show_figures(screen, document)
-    show_together(screen, document)
-    screen.print(f"Report: {run / 'report.html'}", markup=False)
-
-
-def _documents(run: Run, source: str | None, flags: dict[str, Any]) -> tuple[DocumentSource, str]:
-    """The documents to evaluate on, none of which the run was trained on, and what they are."""
-    text, seed = run.recipe.text, run.recipe.seed
-    kept = text.eval_source or f"held-out part of {text.source}"
-    if source is None:
-        return evaluation_documents(text, seed), kept
-    if source == text.source:
-        if text.eval_source is not None:
-            raise UserError(
-                f"got --text {source}, which the run was trained on; leave --text out to evaluate "
-                f"on {kept}, or give another text"
-            )
-        return evaluation_documents(text, seed), kept
-    given = {
-        "column": flags["text_column"],
-        "doc_column": flags["doc_column"],
-        "split": flags["text_split"],
-    }
-    options = replace(
-        text.options,
-        dataset_name=flags["text_name"],
-        **{name: value for name, value in given.items() if value is not None},
-    )
-    return first_documents(open_documents(source, options)), source
-
-
-def _keep(run: Run, document: dict[str, Any], source: str | None) -> None:
-    name = "held-out" if source is None else f"text-{Path(source).name}"
-    store_evaluation(run, document, name=name)
-    assert run.folder is not None
-    publish(
-        run.folder,
-        title=f"{run.base_model}: {', '.join(run.layers)}",
-        record=run.record,
-        evaluation=document,
-        command=command_line(),
-    )
+    documents: list[dict[str, Any]] = []
+    for text in texts:
+        if len(texts) > 1:
+            screen.print(f"Evaluating on {text.described} …", markup=False)
+        document = measure(
+            opened,
+            text,
+            layers=layers,
+            tokens=flags["tokens"],
+            together=flags["together"],
+            rank_experts=flags["rank_experts"],
+            screen=screen,
+        )
+        if documents or flags["student"]:
+            store_result(opened.run, document, name=text.name)
+        else:
+            keep(opened, document, text.name)
+        documents.append(document)
+    write_json(json_file, documents[0] if len(documents) == 1 else {"texts": documents})
+    show_figures(screen, documents[0])
+    if len(documents) > 1:
+        show_texts(screen, documents)
+    show_together(screen, documents[0])
+    if not flags["student"]:
+        screen.print(f"Report: {run / 'report.html'}", markup=False)

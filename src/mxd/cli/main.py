@@ -12,8 +12,15 @@ import click
 
 from mxd._version import __version__
 from mxd.cli.demo import demo
+from mxd.cli.doctor import doctor
+from mxd.cli.edit import edit_layer
 from mxd.cli.eval import evaluate_run
 from mxd.cli.fit import fit_layers
+from mxd.cli.probe import probe_run
+from mxd.cli.report import report
+from mxd.cli.steer import steer_run
+from mxd.cli.sweep import sweep
+from mxd.cli.top import top
 from mxd.errors import UserError
 from mxd.host import BaseModelMismatch
 
@@ -39,7 +46,14 @@ def mxd(context: click.Context) -> None:
 
 mxd.add_command(demo)
 mxd.add_command(fit_layers)
+mxd.add_command(probe_run)
 mxd.add_command(evaluate_run)
+mxd.add_command(report)
+mxd.add_command(edit_layer)
+mxd.add_command(steer_run)
+mxd.add_command(sweep)
+mxd.add_command(top)
+mxd.add_command(doctor)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
