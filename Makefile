@@ -8,7 +8,7 @@ TORCH_ARGS ?=
 # Two test processes with one thread each are faster than one with two.
 PYTEST_ARGS ?= -n 2
 
-.PHONY: help demo demo-llama test lint types imports check results clean
+.PHONY: help demo demo-llama test lint types imports check results study clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -38,6 +38,9 @@ results: $(VENV)/.installed-dev  ## Measure what docs/results.md reports (about 
 	$(BIN)/python benchmarks/compare.py --arch gpt2 --out benchmarks/results
 	$(BIN)/python benchmarks/compare.py --arch llama --out benchmarks/results
 	$(BIN)/python benchmarks/memory.py --out benchmarks/results
+
+study: $(VENV)/.installed-dev  ## Measure what docs/results/ shows (about half an hour on two cores).
+	$(BIN)/python benchmarks/study.py --out docs/results
 
 $(VENV)/.torch: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -28,6 +28,7 @@ from mxd.training import (
     Run,
     StudentSpec,
     TextRecipe,
+    changed,
     evaluation_documents,
     fit,
     named_recipe,
@@ -44,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arch", choices=list(BUNDLED), default="gpt2")
     parser.add_argument("--tokens", type=float, default=2e6)
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens in a step")
     parser.add_argument("--evaluation-tokens", type=float, default=2e5)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--show", type=Path, help="print the tables of an earlier result")
@@ -55,7 +57,8 @@ def main() -> None:
     model, tokenizer = (load(bundled_model(flags.arch)) for load in (load_model, load_tokenizer))
 
     def train(specs: list[StudentSpec]) -> Run:
-        return fit(model, tokenizer, recipe(specs, int(flags.tokens)), on_progress=say)
+        plan = recipe(specs, int(flags.tokens), flags.batch_tokens)
+        return fit(model, tokenizer, plan, on_progress=say)
 
     grid = train([StudentSpec(architecture=a, k=K, lr=r) for a in ARCHITECTURES for r in RATES])
     errors = grid_errors(grid)
@@ -101,10 +104,11 @@ def main() -> None:
     show(result)
 
 
-def recipe(specs: list[StudentSpec], tokens: int) -> Recipe:
+def recipe(specs: list[StudentSpec], tokens: int, batch_tokens: int) -> Recipe:
     """The recipe for short runs on the standard library, a tenth of its files held out."""
     text = TextRecipe(source=PYTHON_STDLIB, holdout=0.1)
     made = named_recipe("small", text, layers=(LAYER,), students=tuple(specs), tokens=tokens)
+    made = changed(made, optimizer={"batch_tokens": batch_tokens})
     return replace(made, layer=LayerRecipe(expansion=32), log_every=12)
 
 

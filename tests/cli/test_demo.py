@@ -34,7 +34,10 @@ def test_demo_takes_a_bundled_model_apart(cli, tmp_path, monkeypatch, arch, ks):
     assert {layer["architecture"] for layer in document["layers"]} - set(ARCHITECTURES) == {
         "mlp_transcoder", "dense_mlp",
     }  # fmt: skip
-    assert read_json(out / "eval" / "demo.json") == document
+    stored = read_json(out / "eval" / "held-out.json")
+    assert stored.pop("kind") == "faithfulness"
+    assert stored.pop("command").startswith("mxd ")
+    assert stored == document
 
     for name in ("frontier", "activity", "training"):
         for ending in ("png", "svg"):

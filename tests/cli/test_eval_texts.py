@@ -79,3 +79,26 @@ def test_geometry_can_be_left_out(cli, run_folder):
 def test_every_text_is_read_before_the_first_is_evaluated(cli, run_folder, others):
     cli.refuses(["eval", run_folder, *FEW, "--text", others[0], "--text", "absent.jsonl"], "absent")
     cli.refuses(["eval", run_folder, "--rank-experts", "-1"], "rank-experts")
+
+
+def test_chosen_students_are_evaluated_elsewhere_and_nothing_else_changes(cli, run_folder, others):
+    report = run_folder / "report.html"
+    cli.succeeds("eval", run_folder, *FEW)
+    before = (report.read_bytes(), (run_folder / "eval" / "held-out.json").read_bytes())
+    cli.succeeds("eval", run_folder, *FEW, "--text", others[0], "--student", "mxd-k3-*-s42")
+    stored = read_json(run_folder / "eval" / "text-other-text.jsonl.gz.json")
+    assert [layer["name"] for layer in stored["layers"]] == ["mxd-k3-w24-s42"]
+    assert [layer["name"] for layer in stored["specialisation"]] == ["mxd-k3-w24-s42"]
+    assert before == (report.read_bytes(), (run_folder / "eval" / "held-out.json").read_bytes())
+
+
+@pytest.mark.parametrize("text", [[], ["--held-out"]], ids=["alone", "with others"])
+def test_chosen_students_on_the_held_out_text_are_refused(cli, run_folder, others, text):
+    flags = [*text, *(["--text", others[0]] if text else [])]
+    cli.refuses(["eval", run_folder, *FEW, *flags, "--student", "mxd"], "--student", "held-out")
+
+
+@pytest.mark.parametrize("pattern", ["mxd-k9-*", "mxx", "skip_transcoder"])
+def test_students_that_are_not_there_are_refused(cli, run_folder, others, pattern):
+    flags = ["--text", others[0], "--student", pattern]
+    cli.refuses(["eval", run_folder, *FEW, *flags], pattern, "transcoder-k3-w24-s42")

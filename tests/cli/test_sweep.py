@@ -65,6 +65,25 @@ def test_sweep_trains_evaluates_and_publishes_the_grid_and_the_ablation(
     assert read_json(tmp_path / "again.json") == document, again.out
 
 
+def test_controls_are_trained_at_one_k(cli, saved, text, tmp_path):
+    out = tmp_path / "run"
+    grid = {"arch": "transcoder", "k": "3,4,5", "seed": "1,2", "tokens": 128}
+    flags = sweep_flags(text, out=out, controls="mlp_transcoder,dense_mlp", **grid)
+    cli.succeeds("sweep", saved("gpt2"), *flags)
+    controls = [name for name in names(out) if not name.startswith("transcoder")]
+    assert controls == [
+        *(f"dense_mlp-k0-w0-s{s}" for s in (1, 2)),
+        *(f"mlp_transcoder-k4-w24-s{s}" for s in (1, 2)),
+    ]
+    flags = sweep_flags(text, out=tmp_path / "5", controls="mlp_transcoder", control_k=5, **grid)
+    cli.succeeds("sweep", saved("gpt2"), *flags)
+    assert "mlp_transcoder-k5-w24-s1" in names(tmp_path / "5")
+
+
+def test_unknown_control_is_refused(cli, saved, text):
+    cli.refuses(["sweep", saved("gpt2"), *sweep_flags(text, controls="mlps")], "mlps", "dense_mlp")
+
+
 def test_sweep_trains_what_fit_trains(cli, saved, text, tmp_path):
     flags = {"arch": "mxd,transcoder", "tokens": 256}
     cli.succeeds("fit", saved("gpt2"), *small(text=text, out=tmp_path / "fit", **flags))

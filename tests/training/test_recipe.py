@@ -53,8 +53,8 @@ def test_paper_recipe_is_the_papers() -> None:
     assert paper.text.exclusion.exclude_from_training == ()
 
 
-def test_small_recipe_warms_up_for_4_percent_and_decays() -> None:
-    small = named_recipe("small", TEXT, layers=(3,), tokens=4096 * 500)
+def test_small_recipe_takes_many_small_steps_warms_up_for_4_percent_and_decays() -> None:
+    small = named_recipe("small", TEXT, layers=(3,), tokens=512 * 500)
     assert Schedule.of(small.optimizer, small.tokens) == Schedule(500, 20, 100)
     assert small.optimizer.loss == "normalized_mse"
     assert small.name == "small"
