@@ -92,9 +92,9 @@ def test_chosen_students_are_evaluated_elsewhere_and_nothing_else_changes(cli, r
     assert before == (report.read_bytes(), (run_folder / "eval" / "held-out.json").read_bytes())
 
 
-@pytest.mark.parametrize("text", [[], ["--held-out"]], ids=["alone", "with others"])
-def test_chosen_students_on_the_held_out_text_are_refused(cli, run_folder, others, text):
-    flags = [*text, *(["--text", others[0]] if text else [])]
+@pytest.mark.parametrize("which", [[], ["--held-out"]], ids=["alone", "with others"])
+def test_chosen_students_on_the_held_out_text_are_refused(cli, run_folder, others, which):
+    flags = [*which, *(["--text", others[0]] if which else [])]
     cli.refuses(["eval", run_folder, *FEW, *flags, "--student", "mxd"], "--student", "held-out")
 
 
