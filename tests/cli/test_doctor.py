@@ -1,5 +1,6 @@
 """`mxd doctor`: one glance says what is wrong."""
 
+import json
 import shutil
 
 import pytest
@@ -71,6 +72,17 @@ def test_damaged_figures_are_measured_again(cli, run_folder, content):
     cli.succeeds("doctor", run_folder, *FEW)
     document = read_json(run_folder / "eval" / "doctor.json")
     assert document["figures"].startswith("measured")
+
+
+@pytest.mark.parametrize("changes", [{"text": None}, {"text": 3}, {"tokens": True}])
+def test_figures_that_do_not_say_what_of_are_measured_again(cli, run_folder, changes):
+    cli.succeeds("eval", run_folder, *FEW)
+    path = run_folder / "eval" / "held-out.json"
+    document = {**read_json(path), **changes}
+    kept = {key: value for key, value in document.items() if value is not None}
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    cli.succeeds("doctor", run_folder, *FEW)
+    assert read_json(run_folder / "eval" / "doctor.json")["figures"].startswith("measured")
 
 
 def test_diverged_layer_does_not_stop_the_doctor(cli, run_folder):

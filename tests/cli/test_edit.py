@@ -49,7 +49,7 @@ def test_edited_layer_is_saved_and_loads_like_any_other(cli: Cli, run: Path) -> 
     assert "## Edited" in Path("edited/README.md").read_text(encoding="utf-8")
     document = read_json(Path("edit.json"))
     assert document["edits"] == [str(edit) for edit in changes]
-    assert set(document["frequencies"]) == {"2", "3", "4", "5"}
+    assert set(document["frequencies"]) == {"2", "3", "4", "5", "7"}  # and the condition's
     assert (document["kind"], document["architecture"]) == ("edit", "mxd")
 
 
@@ -71,6 +71,9 @@ def test_expert_that_never_fires_is_warned_of(cli: Cli, run: Path) -> None:
     assert "3 scale 0  (warning: it never fired on held-out text" in " ".join(
         result.out.split("\n")
     )
+    others = ",".join(str(n) for n in range(24) if n != 3)
+    edit = ("edit", run, "--expert", others, "--scale", 0, "--where", 3, "--out", "conditional")
+    assert "where 3  (warning: 3 never fired" in cli.succeeds(*edit).out
 
 
 def test_model_that_is_gone_does_not_stop_an_edit(cli: Cli, run: Path) -> None:
@@ -164,6 +167,15 @@ def test_study_on_the_run_s_own_text_takes_the_part_held_out(
     assert all(each.startswith("held-out part of") for each in texts)
 
 
+def test_hostile_names_of_texts_are_shown_harmless(cli: Cli, run: Path) -> None:
+    write_text(Path("a\x1b[2J.jsonl.gz"), documents=30, seed=4)
+    write_text(Path("prose.jsonl.gz"), documents=30, seed=5)
+    flags = {"target": "a\x1b[2J.jsonl.gz", "sizes": 1, "student": "mxd", "rank": "probing"}
+    result = cli.succeeds(*study(run, **flags))
+    assert "\x1b" not in result.out
+    assert "[2J" in result.out
+
+
 def test_interrupted_study_keeps_the_layers_that_are_done(
     cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,8 +198,10 @@ def test_interrupted_study_keeps_the_layers_that_are_done(
 
 def test_refused_studies(cli: Cli, run: Path) -> None:
     write_text(Path("prose.jsonl.gz"), documents=30, seed=5)
+    write_text(Path("other.jsonl.gz"), documents=30, seed=6)
     Path("code.txt").write_text("w3 w4 w5")
     cli.refuses(["edit", run, "--study", "--target", "code.txt"], "--study without --keep")
+    cli.refuses([*study(run), "--no-check"], "--no-check")
     cli.refuses(study(run), "code.txt cannot be split in two halves")
     cli.refuses(study(run, target="absent.txt"), "absent.txt")
     for flags, message in (
@@ -197,5 +211,6 @@ def test_refused_studies(cli: Cli, run: Path) -> None:
         ({"expert": 1}, "--expert"),
         ({"out": "x"}, "--out"),
         ({"where": 0}, "--where"),
+        ({"keep": "./other.jsonl.gz"}, "as --target and as --keep"),
     ):
-        cli.refuses(study(run, target="prose.jsonl.gz", **flags), message)
+        cli.refuses(study(run, target="other.jsonl.gz", **flags), message)

@@ -5,6 +5,8 @@ import shutil
 import pytest
 from tests.cli._parts import read_json, write_text
 
+from mxd.cli.eval import measure
+
 FEW = ["--tokens", "400", "--rank-experts", "4"]
 
 
@@ -32,6 +34,11 @@ def test_several_texts_have_a_file_each_and_one_table(cli, run_folder, others, t
     assert [document["text"] for document in documents][1:] == [str(path) for path in others]
     assert len({document["layers"][0]["nmse"] for document in documents}) == 3
     assert "The same layers on other text" in result.out
+    page = (run_folder / "report.html").read_text(encoding="utf-8")
+    assert "On other texts" in page
+    for folder in ("a", "b"):  # of the same name
+        assert f"{folder}/other text.jsonl.gz" in result.out
+        assert f"{folder}/other text.jsonl.gz" in page
     for document in documents:
         for layer in document["layers"]:
             assert f"{layer['nmse']:.4f}" in result.out
@@ -102,3 +109,23 @@ def test_chosen_students_on_the_held_out_text_are_refused(cli, run_folder, other
 def test_students_that_are_not_there_are_refused(cli, run_folder, others, pattern):
     flags = ["--text", others[0], "--student", pattern]
     cli.refuses(["eval", run_folder, *FEW, *flags], pattern, "transcoder-k3-w24-s42")
+
+
+def test_interrupted_evaluation_says_which_texts_are_done(cli, run_folder, others, monkeypatch):
+    calls = []
+
+    def stop_at_the_second(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return measure(*arguments, **options)
+
+    monkeypatch.setattr("mxd.cli.eval.measure", stop_at_the_second)
+    flags = [*FEW, "--held-out", "--text", others[0]]
+    result = cli("eval", run_folder, *flags)
+    assert result.code == 130
+    assert f"{run_folder}/eval: held-out.json" in result.err
+    assert [path.name for path in (run_folder / "eval").iterdir()] == ["held-out.json"]
+    assert (run_folder / "report.html").is_file()
+    calls[:] = [1]
+    assert "nothing is kept" in cli("eval", run_folder, *flags).err

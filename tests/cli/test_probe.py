@@ -71,6 +71,19 @@ def test_tagged_words_are_probed_from_a_yaml_file_of_flags(cli, run_folder, tmp_
     assert (document["level"], document["train_texts"], document["test_texts"]) == ("token", 40, 10)
 
 
+def test_end_of_sentences_cannot_be_chosen(cli, run_folder, tmp_path):
+    rows = [{"tokens": ["w3", "w4"], "tags": ["A", "B"]}] * 60
+    path = write_rows(tmp_path / "tags.jsonl", rows)
+    cli.refuses(["probe", run_folder, "--task", path, "--take", "last"], "take='last'", path)
+
+
+def test_file_of_the_longest_name_is_probed(cli, run_folder, tmp_path):
+    path = write_rows(tmp_path / f"{'m' * 249}.jsonl", marked_texts())
+    cli.succeeds("probe", run_folder, "--task", path, *QUICK, "--student", "mxd")
+    (stored,) = (run_folder / "eval").glob("probe-*.json")
+    assert read_json(stored)["task"] == "m" * 200
+
+
 def test_interrupted_work_is_kept(cli, run_folder, task, monkeypatch):
     def stop_after_one(*arguments, on_layer, **options):
         def keep(figures):

@@ -91,6 +91,14 @@ def test_dead_expert_is_refused_unless_forced(cli, run_folder):
         (("--expert", 1, "--strength", "1,2"), ["--strength"]),
         (("--expert", 1, "--top-p", 0), ["top_p"]),
         (("--expert", 1, "--prompt", "w3 " * 60), ["64"]),
+        (("--expert", 1, "--prompt", "w3 \udcff"), ["UTF-8"]),
+        (("--study", 5, "--prompt", "w3 " * 60), ["64"]),
+        (("--study", 5, "--judge-model", "m", "--judge-url", "http://[::1"), ["'http://[::1'"]),
+        (
+            ("--study", 5, "--judge-model", "m", "--judge-url", "http://localhost:1/v1",
+             "--cache", "run/run.json"),
+            ["run/run.json", "--cache"],
+        ),
         (("--expert", 1, "--student", "dense_mlp"), ["dense_mlp"]),
         (("--study", 5, "--samples", 1), ["samples"]),
         (("--study", 5, "--judge-url", "http://127.0.0.1:9/v1"), ["--judge-model"]),
@@ -215,6 +223,13 @@ def test_ctrl_c_says_what_is_kept(cli, run_folder, monkeypatch):
     assert result.code == 130
     assert "finished and kept in" in result.err
     assert read_json(run_folder / "eval" / "steering.json")["layers"]
+
+
+def test_strength_beyond_all_numbers_is_refused(cli, run_folder):
+    line = ["steer", run_folder, "--study", 2, "--strengths", "1e39", "--judge", "none", *FEW]
+    cli.refuses(line, "NaN or infinite predictions", "smaller strength")
+    line = ["steer", run_folder, "--expert", 2, "--strength", "1e39", "--force", *FEW]
+    cli.refuses(line, "does not hold", "smaller strength")
 
 
 def test_study_without_judges_has_distinct_n_and_examples(cli, run_folder):

@@ -125,7 +125,8 @@ def test_preset_sets_what_is_not_given(cli, saved, text, tmp_path, tiny_preset):
     assert {entry["site"] for entry in record["students"]} == {SITE}
     assert len(record["students"]) == 6
     assert record["preset"] == tiny_preset.record(scale=0.01)
-    first, other, skip = record["notes"]
+    model, first, other, skip = record["notes"]
+    assert f"The model is {saved('gpt2')}, taken for openai-community/gpt2" in model
     assert "1 % of the tokens of preset gpt2-124m (768 of 76,800)" in first
     assert f"--text {text}" in other
     assert "--context 16" in other
@@ -165,7 +166,7 @@ def test_config_file_counts_as_given(cli, saved, text, tmp_path, tiny_preset):
     )  # fmt: skip
     cli.succeeds("sweep", saved("gpt2"), *flags)
     assert names(tmp_path / "run") == ["mxd-k3-w24-s42"]
-    assert "--lr 0.01" in read_json(tmp_path / "run" / "run.json")["notes"][1]
+    assert "--lr 0.01" in read_json(tmp_path / "run" / "run.json")["notes"][2]
 
 
 def test_scale_without_a_preset_is_noted(cli, saved, text, tmp_path):
@@ -235,6 +236,20 @@ def test_model_of_other_widths_than_the_presets_is_refused(
     monkeypatch.setitem(PRESETS, "gpt2-124m", replace(tiny_preset, d_hidden=3072))
     flags = small(text=text, layers=None, preset="gpt2-124m")
     cli.refuses(["sweep", saved("gpt2"), *flags], "128 hidden units", "3072", "gpt2-124m")
+
+
+@pytest.mark.parametrize(
+    ("line", "flags"),
+    [
+        ("random_k: false", {}),
+        ("start: base_mlp", {"start": "base_mlp"}),
+        ("width: 24", {}),
+    ],
+)
+def test_ablations_that_change_nothing_are_refused(cli, text, ablations, line, flags):
+    ablations.write_text(f"ablations: [{{name: same, {line}}}]", encoding="utf-8")
+    asked = small(text=text, ablations=ablations, **flags)
+    cli.refuses(["sweep", "no/such-model", *asked], ablations, "changes nothing in same")
 
 
 def test_bad_ablations_are_refused_before_the_model_is_loaded(cli, text, ablations):

@@ -1,5 +1,6 @@
 """`mxd top`: contexts of experts, and what it refuses."""
 
+import json
 import shutil
 
 import pytest
@@ -72,3 +73,28 @@ def test_bad_input_is_refused(cli, trained, saved, text, tmp_path):
     dense = tmp_path / "dense"
     cli.succeeds("fit", saved("gpt2"), *small(text=text, arch="dense_mlp", out=dense))
     cli.refuses(["top", dense], "without units", "experts or latents")
+
+
+def test_hostile_names_in_a_run_do_nothing_on_the_terminal(cli, trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    name = "mxd[/red]\x1b[2J\nmxd: done"
+    site = folder / "layers" / "transformer.h.1.mlp"
+    (site / name).parent.mkdir()
+    (site / STUDENT).rename(site / name)
+    record = read_json(folder / "run.json")
+    record["students"][0]["name"] = name
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    shown = [
+        cli.succeeds("top", folder, *FEW, "--expert", ",".join(map(str, range(24)))),
+        cli.succeeds("top", folder, *FEW),
+        cli.succeeds("doctor", folder, *FEW),
+        cli.succeeds("eval", folder, *FEW, "--rank-experts", "2"),
+    ]
+    for result in shown:
+        assert "\x1b" not in result.out + result.err
+        assert "mxd: done" not in result.out.splitlines()
+    for result in shown[:3]:
+        assert "mxd[/red]\N{REPLACEMENT CHARACTER}[2J↵mxd: done" in result.out
+    refused = cli("top", folder, "--student", "none")
+    assert refused.code == 2
+    assert "\x1b" not in refused.err

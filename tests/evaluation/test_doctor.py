@@ -145,7 +145,10 @@ def signatures(
         ({}, {"cross_entropy": 3.5}, ["no_better_than_mean"]),
         ({}, {"cross_entropy": 3.6, "base": 3.5}, []),  # the MLP itself is no better
         ({}, {"dead_fraction": 0.31}, ["dead_experts"]),
-        ({}, {"dead_fraction": 0.31, "width": 90_000}, []),  # two firings each: too little text
+        ({}, {"dead_fraction": 0.31, "width": 90_000}, ["too_few_tokens"]),  # two firings each
+        ({}, {"dead_fraction": 0.31, "width": 16_000}, ["dead_experts"]),  # ten
+        ({}, {"dead_fraction": 0.29, "width": 90_000}, []),
+        ({}, {"dead_fraction": 1.0, "l0": 0.0}, ["dead_experts"]),
         ({}, {"max_expert_frequency": 0.91}, ["always_on_expert"]),
         ({}, {"top_expert_share": 0.51}, ["one_expert_carries"]),
         ({}, {"static_nmse": 0.2}, ["interchangeable_experts"]),
@@ -160,6 +163,22 @@ def signatures(
 )
 def test_thresholds(training: dict[str, Any], changed: dict[str, Any], expected: list[str]) -> None:
     assert signatures(training, **changed) == expected
+
+
+def test_silence_in_too_little_text_is_said_with_how_much_would_tell() -> None:
+    layer = {**FIGURES, "dead_fraction": 0.31, "width": 90_000}
+    (found,) = diagnose({"tokens": 20_000, "layers": [layer]})[KEY]
+    assert (found.severity, found.figure, found.value) == ("note", "tokens", 20_000)
+    assert found.threshold == 10 * 90_000 / 8
+    assert "112,500" in found.detail
+
+
+@pytest.mark.parametrize("part", [{"rank": [1]}, {"similarity": 3}, {"weighted_similarity": "x"}])
+def test_parts_of_another_form_are_passed_over(part: dict[str, Any]) -> None:
+    geometry = {"name": "planted", "site": SITE, **part}
+    layer = {**FIGURES, "static_nmse": None, "top_expert_share": 10**400}
+    evaluation = {"tokens": 20_000, "layers": [layer], "geometry": [geometry]}
+    assert diagnose(evaluation)[KEY] == []
 
 
 def test_control_without_units_can_be_examined() -> None:

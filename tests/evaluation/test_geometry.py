@@ -113,7 +113,7 @@ def test_draw_is_seeded_and_without_repetition_and_blocks_do_not_matter(
     assert first == again
     assert len(set(first.experts)) == 9
     assert first.experts != other.experts
-    monkeypatch.setattr("mxd.evaluation.rank._BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr("mxd.layers.spectrum._BLOCK_ELEMENTS", 1)
     alone = expert_ranks(layer, experts=9)
     assert alone is not None
     np.testing.assert_allclose(alone.effective_rank, first.effective_rank)

@@ -36,7 +36,9 @@ def judge(url: str, **options: object) -> EndpointJudge:
         ("nan, 0.5", None),
         ("I cannot judge that.", None),
         ("", None),
+        ("concept" + " " * 40_000 + "x", None),
     ],
+    ids=lambda value: str(value)[:40],
 )
 def test_answer_is_two_numbers_or_nothing(answer: str, scores: tuple[float, float] | None) -> None:
     assert parse_answer(answer) == scores
@@ -176,9 +178,53 @@ def test_missing_key_and_address_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UserError, match="OPENAI_API_KEY is not set"):
         judge("https://judges.example/v1")
-    for url in ("judges.example", "file:///etc/passwd", ""):
+    for url in (
+        "judges.example", "file:///etc/passwd", "", "http://[::1", "http://localhost:x/v1",
+        "http://localhost:99999/v1", "http://localhost:0/v1", "http://localhost\x1b/v1",
+    ):  # fmt: skip
         with pytest.raises(UserError, match="address"):
             judge(url)
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY} x", f"{KEY}é"])
+def test_key_that_no_header_can_hold_is_refused_and_not_shown(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", key)
+    with pytest.raises(UserError, match="key in JUDGE_KEY") as error:
+        judge("http://127.0.0.1:9/v1", key_env="JUDGE_KEY")
+    assert KEY not in str(error.value)
+
+
+def test_error_that_quotes_the_key_is_shown_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    with judge_server(lambda n, q: 401) as server:
+        server.complaint = f"wrong key {KEY}\x1b[2J"
+        asked = judge(server.url, key_env="JUDGE_KEY")
+        with pytest.raises(JudgeStopped, match="wrong key …") as stopped:
+            asked.score(SETS[:1])
+    for said in (str(stopped.value), str(stopped.value.verdicts[0].failure)):
+        assert KEY not in said
+        assert said.isprintable()
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        ("text/html", b"<html>Welcome</html>"), ("application/json", b"<html>"),
+        ("application/json", b"null"), ("application/json", b"[1]"),
+        ("application/json", b'{"choices": [{"message": 7}], "usage": 3}'),
+    ],
+)  # fmt: skip
+def test_server_of_another_protocol_fails_each_set_and_nothing_else(page) -> None:
+    with judge_server(lambda n, q: "0.5, 0.5") as server:
+        server.page = page
+        asked = judge(server.url, retries=0)
+        asked.check()  # somebody answers
+        (verdict,) = asked.score(SETS[:1])
+    assert verdict.concept is None
+    assert verdict.failure
+    assert asked.usage.failed == 1
 
 
 def test_missing_client_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,5 +240,25 @@ def test_damaged_cache_is_refused_or_read_as_far_as_it_goes(tmp_path: Path) -> N
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="cannot be read"):
         VerdictCache(path)
-    path.write_text('{"key": "a", "concept": 7, "fluency": 1}\n[]\nnull\n')
+    good = '{"key": "b", "concept": 1, "fluency": 1, "calls": 1, "prompt_tokens": 1, '
+    good += '"completion_tokens": 1}'
+    bad = ['{"key": "a", "concept": 7, "fluency": 1}', "[]", "null", "[" * 100_000]
+    bad.append(good.replace('"calls": 1', '"calls": Infinity').replace('"b"', '"c"'))
+    path.write_text("\n".join([*bad, good, '{"key": "cut sho']))
+    assert len(VerdictCache(path)) == 1
+    path.write_text('{"key": "cut sho')
     assert len(VerdictCache(path)) == 0
+
+
+def test_file_that_is_no_cache_or_cannot_be_one_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("milk\nbread\n")
+    with pytest.raises(UserError, match=r"none of whose 2 lines is a judge's answer"):
+        VerdictCache(path)
+    assert path.read_text() == "milk\nbread\n"
+    with pytest.raises(UserError, match="expected a file that can be written"):
+        VerdictCache(path / "deeper" / "cache.jsonl")
+    with pytest.raises(UserError, match="cannot be read"):
+        VerdictCache(tmp_path)
+    VerdictCache(tmp_path / "eval" / "cache.jsonl")
+    assert not (tmp_path / "eval").exists()

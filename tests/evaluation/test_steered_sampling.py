@@ -199,6 +199,8 @@ def test_sampling_of_nothing_is_refused(wrong: dict[str, float]) -> None:
 def test_prompt_that_leaves_no_room_is_refused(model: nn.Module, tokenizer) -> None:
     with pytest.raises(UserError, match="at most 64 in all"):
         encode_prompt(model, tokenizer, "w3 " * 40, room=32)
+    with pytest.raises(UserError, match="no UTF-8"):
+        encode_prompt(model, tokenizer, "w3 \udcff", room=32)
     assert encode_prompt(model, tokenizer, "w3 w4", room=32).tolist() == [0, 3, 4]
 
 

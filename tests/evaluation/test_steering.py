@@ -89,6 +89,17 @@ def test_unit_that_is_not_there_is_refused(writer: nn.Module, tokenizer, unit: i
         steer(writer, tokenizer, SITE, random_layer("mxd"), unit=unit, strength=1.0)
 
 
+def test_strength_beyond_all_numbers_is_refused(writer: nn.Module, tokenizer) -> None:
+    for strength, named in (
+        (1e38, "NaN or infinite predictions"), (1e39, "does not hold"), (-1e400, "does not hold"),
+        (float("nan"), "does not hold"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=rf"{named}.*smaller strength"):
+            steer(
+                writer, tokenizer, SITE, random_layer("mxd"), unit=0, strength=strength, prompt="w3"
+            )
+
+
 def test_dense_layer_has_nothing_to_steer(writer: nn.Module, tokenizer) -> None:
     with pytest.raises(UserError, match="dense_mlp layer, which has no units"):
         steer(writer, tokenizer, SITE, random_layer("dense_mlp"), unit=0, strength=1.0)

@@ -195,6 +195,23 @@ def test_judge_that_stops_leaves_the_others_and_what_was_found(model, tokenizer)
     assert len(bad.seen) == 1 + 1 + 4
 
 
+def test_layer_that_never_fires_is_left_out_and_the_others_go_on(
+    model, tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead = layer_of()
+    with torch.no_grad():
+        dead.gate_linear.weight.zero_()
+        dead.gate_linear.bias.fill_(-1)
+    study = steering_study(
+        model, tokenizer, {SITE: {"dead": dead, "alive": layer_of()}}, text(), (),
+        options(prompt="w3", random_directions=False),
+    )  # fmt: skip
+    assert [layer.name for layer in study.layers] == ["alive"]
+    assert "no unit of dead fires" in caplog.text
+    with pytest.raises(UserError, match="no layer with a unit that fires"):
+        steering_study(model, tokenizer, {SITE: {"dead": dead}}, text(), (), options(prompt="w3"))
+
+
 def test_layers_without_units_and_judges_of_one_name_are_refused(model, tokenizer) -> None:
     dense = {SITE: {"dense": random_layer("dense_mlp")}}
     with pytest.raises(UserError, match="no layer with units"):

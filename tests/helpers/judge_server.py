@@ -22,6 +22,8 @@ class JudgeServer:
         self.keys: set[str] = set()
         self.url = ""
         self.complaint = "no"
+        self.page: tuple[str, bytes] | None = None
+        """Content type and body that everything is answered with instead, where given."""
         self.lock = threading.Lock()
 
     @property
@@ -68,9 +70,9 @@ def judge_server(answer: Callable[[int, dict[str, Any]], Answer]) -> Iterator[Ju
             )  # fmt: skip
 
         def _send(self, status: int, document: dict[str, Any]) -> None:
-            body = json.dumps(document).encode()
+            kind, body = state.page or ("application/json", json.dumps(document).encode())
             self.send_response(status)
-            self.send_header("content-type", "application/json")
+            self.send_header("content-type", kind)
             self.send_header("retry-after-ms", "1")
             self.send_header("content-length", str(len(body)))
             self.end_headers()

@@ -200,7 +200,17 @@ def test_edit_that_makes_no_sense(arguments: dict[str, Any], message: str) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["", "21", "21 scale", "21 scale x", "x scale 0", "21 scale 0 where", "1 remove 3"]
+    "text",
+    [
+        "9" * 5000 + " remove",
+        "",
+        "21",
+        "21 scale",
+        "21 scale x",
+        "x scale 0",
+        "21 scale 0 where",
+        "1 remove 3",
+    ],
 )
 def test_edit_that_is_not_written_so(text: str) -> None:
     with pytest.raises(UserError, match=r"got the edit .*UNIT \(scale FACTOR"):
@@ -214,6 +224,13 @@ def test_unit_that_the_layer_lacks(name: str) -> None:
         UserError, match=f"got {name}=9 in the edit .*, expected a unit from 0 to 8"
     ):
         edited(filled("mxd"), Edit(**change))
+
+
+@pytest.mark.parametrize("scale", [1e300, -1e40])
+def test_factor_that_the_weights_do_not_hold(scale: float) -> None:
+    layer = filled("mxd").float()
+    with pytest.raises(UserError, match=r"torch.float32 does not hold, expected a smaller factor"):
+        edited(layer, Edit(1, scale=scale))
 
 
 def test_layer_without_units_and_no_edits() -> None:

@@ -11,6 +11,7 @@ from tests.report.page import Page
 from tests.report.synthetic import SITE, Synthetic
 
 from mxd.errors import UserError
+from mxd.evaluation import diagnose
 from mxd.report import publish, report_runs
 from mxd.training import PRESETS
 
@@ -228,6 +229,65 @@ def test_a_record_that_is_damaged_or_odd_is_no_obstacle(tmp_path):
     odd = {"base_model": 3, "recipe": [], "seeds": "x", "notes": 5, "preset": [], "students": {}}
     (run / "run.json").write_text(json.dumps(odd | {"command": "mxd", "versions": None}))
     Page(report_runs([run], tmp_path / "b"))
+
+
+def _replaced(value: Any, by: Any) -> Any:
+    """Every number another."""
+    if isinstance(value, dict):
+        return {k: _replaced(v, by) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, by) for item in value]
+    return by if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+@pytest.mark.parametrize("by", [10**400, 0], ids=["huge", "zero"])
+def test_numbers_that_cannot_be_are_no_obstacle(tmp_path, by):
+    made = Synthetic(architectures=("mxd",), ks=(16,), seeds=(1,))
+    run = made.write(tmp_path / "run")
+    for path in [*(run / "eval").iterdir(), *(run / "layers").rglob("config.json")]:
+        path.write_text(json.dumps(_replaced(json.loads(path.read_text()), by)))
+    rows = (run / "metrics.jsonl").read_text().splitlines()
+    (run / "metrics.jsonl").write_text(
+        "\n".join(json.dumps(_replaced(json.loads(row), by)) for row in rows)
+    )
+    page = Page(report_runs([run], tmp_path / "out"))
+    assert "Method" in page.text
+
+
+def test_training_that_diverged_ends_in_a_dash(tmp_path):
+    made = Synthetic(architectures=("mxd",), ks=(16,), seeds=(1,))
+    run = made.write(tmp_path / "run", only=["doctor"])
+    rows = [row | {"nmse": math.nan} if row["step"] > 10 else row for row in made.metrics()]
+    (run / "metrics.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    page = Page(report_runs([run], tmp_path / "out"))
+    assert "Where each student's training ended" in page.text
+    assert not {"nan", "inf"} & set(page.text.lower().split())
+
+
+@pytest.mark.parametrize(("above", "idle"), [(0.009, True), (0.011, False)])
+def test_gate_that_explains_nothing_is_said_by_the_doctors_rule(tmp_path, above, idle):
+    made = Synthetic(architectures=("mxd",), ks=(16,), seeds=(1,))
+    for layer in made.layers:
+        if layer["static_nmse"] is not None:
+            layer["static_nmse"] = 1.05 * layer["nmse"] + above
+    run = made.write(tmp_path / "run", only=["text-code"])
+    text = Page(report_runs([run], tmp_path / "out")).text
+    assert ("explains next to nothing" in text) == idle
+    evaluation = made.evaluation("text")
+    found = {one.signature for of in diagnose(evaluation).values() for one in of}
+    assert bool({"interchangeable_experts", "gate_explains_nothing"} & found) == idle
+
+
+def test_texts_of_the_same_name_are_told_apart(tmp_path):
+    made = Synthetic(architectures=("mxd",), ks=(16,), seeds=(1,))
+    run = made.write(tmp_path / "run", only=["held-out"])
+    for folder in ("a", "b"):
+        document = made.evaluation(f"/home/someone/{folder}/prose.jsonl")
+        (run / "eval" / f"text-{folder}.json").write_text(json.dumps(document))
+    text = Page(report_runs([run], tmp_path / "out")).text
+    assert "a/prose.jsonl" in text
+    assert "b/prose.jsonl" in text
+    assert "someone" not in text
 
 
 def _spoilt(value: Any) -> Any:

@@ -15,7 +15,7 @@ from rich.text import Text
 from mxd.cli._edits import is_given
 from mxd.cli._paths import lasting, write_json
 from mxd.cli._run import Opened, chosen_layers, command_line, open_with_model
-from mxd.cli._screen import console
+from mxd.cli._screen import _one_line, console
 from mxd.cli._types import COUNT, INTEGERS, NAMES
 from mxd.data import DocumentSource, open_documents, special_token_ids, split_documents
 from mxd.errors import UserError
@@ -24,7 +24,9 @@ from mxd.evaluation.editing import RANKINGS, SIZES
 from mxd.training import evaluation_documents, first_documents, store_result
 
 _OF_STUDY = ("target", "keep")
-_OF_EDITS = ("expert", "remove", "replace_by", "where", "unless", "edit", "out", "overwrite")
+_OF_EDITS = (
+    "expert", "remove", "replace_by", "where", "unless", "edit", "out", "overwrite", "no_check",
+)  # fmt: skip
 _TEXT_HELP = "a file, folder, glob, data set or python-stdlib.  [default: none]"
 
 STUDY_OPTIONS: list[Any] = [
@@ -72,6 +74,10 @@ def check_study_flags(flags: dict[str, Any]) -> None:
     missing = [name for name in _OF_STUDY if flags[name] is None]
     if flags["study"] and missing:
         raise UserError(f"got --study without --{missing[0]}, expected both texts; add it")
+    if flags["study"] and lasting(flags["target"]) == lasting(flags["keep"]):
+        raise UserError(
+            f"got {flags['target']} as --target and as --keep, expected two texts; change one"
+        )
 
 
 def run_study(folder: Path, json_file: Path | None, flags: dict[str, Any]) -> None:
@@ -174,7 +180,7 @@ def _lines(screen: Console) -> Callable[[str, int, int], None]:
 
     def say(name: str, done: int, total: int) -> None:
         if done == total or done * 10 // total > (done - 1) * 10 // total:
-            screen.print(f"{name}: measured {done} of {total} batches", markup=False)
+            screen.print(Text(_one_line(f"{name}: measured {done} of {total} batches")))
 
     return say
 
@@ -184,7 +190,8 @@ def show_editing(screen: Console, document: dict[str, Any]) -> None:
     table = Table(
         title=Text(
             f"Rise of the cross-entropy (nats/token) with experts scaled by {document['scale']:g}, "
-            f"on {document['target']['text']} and on {document['keep']['text']}"
+            f"on {_one_line(document['target']['text'])} and on "
+            f"{_one_line(document['keep']['text'])}"
         ),
         title_justify="left",
     )
@@ -192,7 +199,7 @@ def show_editing(screen: Console, document: dict[str, Any]) -> None:
         left = header in ("layer", "chosen by")
         table.add_column(header, justify="left" if left else "right", no_wrap=left)
     for layer in document["layers"]:
-        first = layer["name"]
+        first = _one_line(layer["name"])
         groups: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
         for entry in layer["edits"]:
             groups.setdefault((entry["ranking"], entry["m"]), []).append(entry)

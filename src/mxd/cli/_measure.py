@@ -106,10 +106,15 @@ def measure(
 
 def keep(opened: Opened, document: dict[str, Any], name: str) -> None:
     """Store a document in the run, write its figures into the model cards, publish the report."""
-    run, folder = opened.run, opened.folder
-    store_evaluation(run, document, name=name)
+    store_evaluation(opened.run, document, name=name)
+    publish_report(opened, document)
+
+
+def publish_report(opened: Opened, document: dict[str, Any]) -> None:
+    """Write the run's report, judged by a document, with whatever else its folder holds."""
+    run = opened.run
     publish(
-        folder,
+        opened.folder,
         title=f"{run.base_model}: {', '.join(run.layers)}",
         record=run.record,
         evaluation=document,

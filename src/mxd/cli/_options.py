@@ -111,7 +111,8 @@ TRAINING_OPTIONS: list[Option] = [
     click.option(
         "--recipe", type=click.Choice(["auto", "paper", "small"]), default="auto",
         show_default=True,
-        help="Named recipe; auto takes small below 10,000 steps and paper from there on.",
+        help="Named recipe; auto takes small below 10,000 steps of 4,096 tokens (or of "
+        "--batch-tokens) and paper from there on.",
     ),
     click.option(
         "--seed", type=INTEGERS, default="42", show_default=True,

@@ -49,10 +49,15 @@ def with_preset(preset: Preset, flags: Mapping[str, Any], given: set[str]) -> di
 
 
 def preset_notes(
-    preset: Preset, recipe: Recipe, flags: Mapping[str, Any], given: set[str]
+    preset: Preset, model: str, recipe: Recipe, flags: Mapping[str, Any], given: set[str]
 ) -> list[str]:
     """What a reader must know before comparing a run with the paper's numbers."""
     found = []
+    if model != preset.model:
+        found.append(
+            f"The model is {model}, taken for {preset.model}: its widths are the same, and nothing "
+            "else of it was compared."
+        )
     if recipe.tokens != preset.tokens:
         found.append(
             f"Trained on {100 * recipe.tokens / preset.tokens:.3g} % of the tokens of preset "

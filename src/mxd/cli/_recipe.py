@@ -10,7 +10,8 @@ from mxd.layers import ARCHITECTURES, layer_class
 from mxd.training import Recipe, StudentSpec, TextRecipe, changed, named_recipe
 
 SHORT_RUN_STEPS = 10_000
-"""Below this many steps, `--recipe auto` takes the recipe for short runs."""
+"""Below a budget of this many steps, of the paper's size or that of --batch-tokens, `--recipe auto`
+takes the recipe for short runs."""
 _OF_THE_RUN = ("precision", "device", "dtype", "log_every", "track_experts")
 
 

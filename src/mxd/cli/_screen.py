@@ -96,7 +96,8 @@ def show_figures(screen: Console, document: dict[str, Any]) -> None:
     table = Table(
         title=Text(
             f"Cross-entropy of the base model {document['base_cross_entropy']:.4f} nats/token on "
-            f"{document['tokens']:,} tokens ({document['text']}); with the MLP's output at zero "
+            f"{document['tokens']:,} tokens ({_one_line(document['text'])}); with the MLP's output "
+            "at zero "
             f"{_number(document['zero_ablation_cross_entropy'])}, at its mean "
             f"{_number(document['mean_ablation_cross_entropy'])}"
         ),
@@ -111,7 +112,7 @@ def show_figures(screen: Console, document: dict[str, Any]) -> None:
         if row.is_control and not was_control:
             table.add_section()
         was_control = row.is_control
-        table.add_row(*(Text(row.cells[number]) for number in shown))
+        table.add_row(*(Text(_one_line(row.cells[number])) for number in shown))
     screen.print(table)
 
 
@@ -119,7 +120,7 @@ def show_together(screen: Console, document: dict[str, Any]) -> None:
     """Layers of several sites in place at once, a line for each."""
     for entry in document["together"]:
         screen.print(
-            f"{entry['name']} at {len(entry['sites'])} sites at once: Δ cross-entropy "
+            f"{_one_line(entry['name'])} at {len(entry['sites'])} sites at once: Δ cross-entropy "
             f"{entry['delta_cross_entropy']:+.4f} ± "
             f"{1.96 * (entry['delta_cross_entropy_se'] or 0):.4f}",
             markup=False,
@@ -133,10 +134,9 @@ def _number(value: float | None) -> str:
 def show_units(screen: Console, student: str, units: Sequence[UnitExamples]) -> None:
     """Units with the contexts they fire in, the active token marked."""
     for unit in units:
-        screen.print(
-            f"\n[bold]Expert {unit.unit}[/bold] of {student}: on {unit.frequency:.2%} of tokens, "
-            f"up to {unit.largest:.2f}"
-        )
+        head = Text("\n").append(f"Expert {unit.unit}", "bold")
+        head.append(f" of {_one_line(student)}: on {unit.frequency:.2%} of tokens, ")
+        screen.print(head.append(f"up to {unit.largest:.2f}"))
         for example in unit.examples:
             line = Text(f"  {example.value:6.2f}  …{_one_line(example.before)}")
             line.append(f"⟦{_one_line(example.token)}⟧", style="bold reverse")

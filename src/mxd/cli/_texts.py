@@ -17,6 +17,7 @@ from mxd.cli._run import Opened
 from mxd.cli._screen import _one_line
 from mxd.data import open_documents
 from mxd.errors import UserError
+from mxd.report import short_names
 from mxd.training import first_documents
 
 
@@ -78,7 +79,7 @@ def _name(folder: Path, source: str, taken: set[str]) -> str:
 def _is_of_another(path: Path, source: str) -> bool:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(stored, dict) and stored.get("text") != source
 
@@ -90,10 +91,11 @@ def show_texts(screen: Console, documents: Sequence[dict[str, Any]]) -> None:
         left = header in ("layer", "text")
         table.add_column(header, justify="left" if left else "right", overflow="fold")
     several_sites = len({layer["site"] for layer in documents[0]["layers"]}) > 1
+    texts = short_names([document["text"] for document in documents])
     for place, first in enumerate(documents[0]["layers"]):
         name = f"{first['name']} at {first['site']}" if several_sites else first["name"]
         for number, document in enumerate(documents):
-            cells = _cells(document, document["layers"][place])
+            cells = (texts[number], *_cells(document, document["layers"][place]))
             table.add_row(*(Text(_one_line(cell)) for cell in ("" if number else name, *cells)))
         table.add_section()
     screen.print(table)
@@ -103,7 +105,6 @@ def _cells(document: dict[str, Any], layer: dict[str, Any]) -> tuple[str, ...]:
     error = layer["delta_cross_entropy_se"]
     interval = "" if error is None else f" ± {1.96 * error:.4f}"
     return (
-        Path(document["text"]).name or document["text"],
         _shown(layer["nmse"], ".4f"),
         _shown(document["base_cross_entropy"], ".4f"),
         _shown(layer["delta_cross_entropy"], "+.4f") + interval,

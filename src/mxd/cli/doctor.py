@@ -90,7 +90,9 @@ def stored_evaluation(run: Run) -> dict[str, Any] | None:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(document, dict) or not isinstance(document.get("tokens"), int):
+    if not isinstance(document, dict) or not isinstance(document.get("text"), str):
+        return None
+    if type(document.get("tokens")) is not int:
         return None
     parts = [document.get(key) for key in ("layers", "geometry", "specialisation", "sites")]
     if not all(isinstance(part, list) and all(_is_entry(one) for one in part) for part in parts):

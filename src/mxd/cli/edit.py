@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.text import Text
 
 from mxd.cli._editing import STUDY_OPTIONS, check_study_flags, run_study
 from mxd.cli._edits import CHECK_TOKENS, check_layer_target, edits_of, firing_frequencies
@@ -16,10 +17,10 @@ from mxd.cli._run import (
     command_line,
     one_sparse_layer,
 )
-from mxd.cli._screen import console
+from mxd.cli._screen import _one_line, console
 from mxd.cli._types import INTEGERS, with_config
 from mxd.errors import UserError
-from mxd.layers import edited
+from mxd.layers import Edit, edited
 from mxd.layers.edits import GRAMMAR
 from mxd.training import open_run
 
@@ -91,14 +92,15 @@ def _edit(folder: Path, json_file: Path | None, flags: dict[str, Any]) -> None:
     check_layer_target(out, flags["overwrite"], folder)
     site, name, layer = one_sparse_layer(run, flags["student"], flags["site"])
     changed = edited(layer, edits)
-    units = sorted({edit.unit for edit in edits})
+    named = {unit for edit in edits for unit in (edit.unit, edit.where)}
+    units = sorted(unit for unit in named if unit is not None)
     fires = None
     if not flags["no_check"]:
         fires = firing_frequencies(run, site, layer, units, flags["model"], flags["device"])
     changed.save_pretrained(out)
-    screen.print(f"Edited {name} at {site}, saved in {out}:", markup=False)
+    screen.print(Text(_one_line(f"Edited {name} at {site}, saved in {out}:")))
     for edit in edits:
-        screen.print(f"  {edit}{_note(fires, edit.unit)}", markup=False)
+        screen.print(f"  {edit}{_note(fires, edit)}", markup=False)
     write_json(
         json_file,
         {
@@ -114,9 +116,11 @@ def _edit(folder: Path, json_file: Path | None, flags: dict[str, Any]) -> None:
     )
 
 
-def _note(fires: dict[int, float] | None, unit: int) -> str:
+def _note(fires: dict[int, float] | None, edit: Edit) -> str:
     if fires is None:
         return ""
-    if not fires[unit]:
+    if not fires[edit.unit]:
         return "  (warning: it never fired on held-out text, so the edit may change nothing)"
-    return f"  (fires on {fires[unit]:.2%} of held-out tokens)"
+    if edit.where is not None and not fires[edit.where]:
+        return f"  (warning: {edit.where} never fired on held-out text, so it may change nothing)"
+    return f"  (fires on {fires[edit.unit]:.2%} of held-out tokens)"

@@ -1,15 +1,24 @@
 """`mxd eval`: what a run's layers cost the model, and how they use their units."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mxd.cli._measure import HELD_OUT, RANK_EXPERTS, keep, measure
+from mxd.cli._measure import (
+    HELD_OUT,
+    RANK_EXPERTS,
+    EvaluationText,
+    keep,
+    measure,
+    publish_report,
+)
 from mxd.cli._options import options
 from mxd.cli._paths import check_json_target, write_json
 from mxd.cli._run import MODEL_OPTIONS, chosen_layers, open_with_model
-from mxd.cli._screen import console, show_figures, show_together
+from mxd.cli._screen import _one_line, console, show_figures, show_together
 from mxd.cli._texts import chosen_texts, show_texts
 from mxd.cli._types import COUNT, NAMES, with_config
 from mxd.errors import UserError
@@ -79,23 +88,26 @@ def evaluate_run(run: Path, json_file: Path | None, **flags: Any) -> None:
         )
     screen = console()
     documents: list[dict[str, Any]] = []
-    for text in texts:
-        if len(texts) > 1:
-            screen.print(f"Evaluating on {text.described} …", markup=False)
-        document = measure(
-            opened,
-            text,
-            layers=layers,
-            tokens=flags["tokens"],
-            together=flags["together"],
-            rank_experts=flags["rank_experts"],
-            screen=screen,
-        )
-        if documents or flags["student"]:
-            store_result(opened.run, document, name=text.name)
-        else:
-            keep(opened, document, text.name)
-        documents.append(document)
+    with _saying_what_is_kept(run, texts, documents):
+        for text in texts:
+            if len(texts) > 1:
+                screen.print(f"Evaluating on {_one_line(text.described)} …", markup=False)
+            document = measure(
+                opened,
+                text,
+                layers=layers,
+                tokens=flags["tokens"],
+                together=flags["together"],
+                rank_experts=flags["rank_experts"],
+                screen=screen,
+            )
+            if documents or flags["student"]:
+                store_result(opened.run, document, name=text.name)
+            else:
+                keep(opened, document, text.name)
+            documents.append(document)
+    if len(documents) > 1 and not flags["student"]:
+        publish_report(opened, documents[0])  # with the other texts
     write_json(json_file, documents[0] if len(documents) == 1 else {"texts": documents})
     show_figures(screen, documents[0])
     if len(documents) > 1:
@@ -103,3 +115,19 @@ def evaluate_run(run: Path, json_file: Path | None, **flags: Any) -> None:
     show_together(screen, documents[0])
     if not flags["student"]:
         screen.print(f"Report: {run / 'report.html'}", markup=False)
+
+
+@contextmanager
+def _saying_what_is_kept(
+    run: Path, texts: Sequence[EvaluationText], documents: Sequence[dict[str, Any]]
+) -> Iterator[None]:
+    """On Ctrl-C, where the figures on the texts that are done are."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not documents:
+            raise
+        done = ", ".join(f"{text.name}.json" for text in texts[: len(documents)])
+        raise click.Abort(
+            f"the figures of the texts that are done are in {run}/eval: {done}"
+        ) from None

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import click
 
 from mxd._version import __version__
+from mxd.cli._screen import _one_line
 from mxd.cli.demo import demo
 from mxd.cli.doctor import doctor
 from mxd.cli.edit import edit_layer
@@ -115,7 +116,7 @@ def _warnings_in_one_line() -> Iterator[None]:
 
 
 def _complain(message: str) -> None:
-    click.echo(f"mxd: {' '.join(message.split())}", err=True)
+    click.echo(f"mxd: {_one_line(' '.join(message.split()))}", err=True)
 
 
 def _quieten() -> None:

@@ -35,6 +35,7 @@ from mxd.evaluation.steering import (
     largest_coefficients,
     steering_study,
 )
+from mxd.evaluation.steering.sampling import encode_prompt
 from mxd.evaluation.steering.steer import check_unit
 from mxd.training import evaluation_documents, store_result
 
@@ -141,6 +142,7 @@ def _samples(run: Path, sampling: Sampling, flags: dict[str, Any]) -> dict[str, 
     site, name, layer = one_sparse_layer(opened.run, flags["student"], flags["site"])
     for unit in flags["expert"]:
         check_unit(layer, unit)
+    _check_prompt(opened, sampling, flags)
     firing = find_firing(
         opened.model, site, layer, _contexts(opened, flags["tokens"]), tokens=flags["tokens"]
     )
@@ -186,6 +188,7 @@ def _study(run: Path, sampling: Sampling, json_file: Path | None, flags: dict[st
     )
     opened = open_with_model(run, model=flags["model"], device=flags["device"])
     layers = chosen_layers(opened.run, flags["student"], flags["site"])
+    _check_prompt(opened, sampling, flags)
     judges: list[Any] = list(endpoint_judges(run, flags))
     contexts = _contexts(opened, flags["tokens"])
     if flags["judge"] == "offline":
@@ -214,18 +217,25 @@ def _study(run: Path, sampling: Sampling, json_file: Path | None, flags: dict[st
 
 @contextmanager
 def _saying_what_is_kept(run: Path, document: dict[str, Any]) -> Iterator[None]:
-    """On Ctrl-C, where the finished layers are."""
+    """On Ctrl-C and errors, where the finished layers are."""
+
+    def kept() -> str:
+        done = [layer["name"] for layer in document.get("layers", [])]
+        if not done:
+            return "no layer is finished; answers of judges, if any, are kept in the cache"
+        return f"{', '.join(done)} finished and kept in {run / 'eval' / 'steering.json'}"
+
     try:
         yield
     except KeyboardInterrupt:
-        done = [layer["name"] for layer in document.get("layers", [])]
-        if not done:
-            raise click.Abort(
-                "no layer is finished; answers of judges, if any, are kept in the cache"
-            ) from None
-        raise click.Abort(
-            f"{', '.join(done)} finished and kept in {run / 'eval' / 'steering.json'}"
-        ) from None
+        raise click.Abort(kept()) from None
+    except UserError as error:
+        raise UserError(f"{error} ({kept()})" if document else str(error)) from None
+
+
+def _check_prompt(opened: Opened, sampling: Sampling, flags: dict[str, Any]) -> None:
+    """Refuse a prompt that nothing can follow before anything is run."""
+    encode_prompt(opened.model, opened.tokenizer, flags["prompt"], room=sampling.max_new_tokens)
 
 
 def _contexts(opened: Opened, tokens: int) -> SpreadContexts:

@@ -79,7 +79,7 @@ def sweep(model: str | None, **flags: Any) -> None:
         out=out,
         screen=screen,
         check=None if preset is None else _check(preset, recipe),
-        further=_further(preset, recipe, flags, given),
+        further=_further(preset, model, recipe, flags, given),
     )
     show_training(screen, trained.run)
     with keeping(out):
@@ -120,9 +120,16 @@ def _with_ablations(recipe: Recipe, flags: dict[str, Any]) -> Recipe:
     """Put the base line and the variants of a file beside the grid, each once."""
     if flags["ablations"] is None:
         return recipe
-    more = read_ablations(flags["ablations"]).students(
-        k=flags["k"][0], seeds=flags["seed"], rates=_several_rates(flags)
-    )
+    found = read_ablations(flags["ablations"])
+    idle = [
+        name for name, change in found.variants.items() if change.on(recipe.layer) == recipe.layer
+    ]
+    if idle:
+        raise UserError(
+            f"{flags['ablations']} changes nothing in {', '.join(idle)}, where the other flags say "
+            "the same already, expected another value; change it, or leave the line out"
+        )
+    more = found.students(k=flags["k"][0], seeds=flags["seed"], rates=_several_rates(flags))
     return replace(recipe, students=tuple(dict.fromkeys((*recipe.students, *more))))
 
 
@@ -135,14 +142,14 @@ def _check(preset: Preset, recipe: Recipe) -> Any:
 
 
 def _further(
-    preset: Preset | None, recipe: Recipe, flags: dict[str, Any], given: set[str]
+    preset: Preset | None, model: str, recipe: Recipe, flags: dict[str, Any], given: set[str]
 ) -> dict[str, Any]:
     """What run.json says beside the recipe: sentences for reports, and the preset."""
     if preset is None:
         notes = scale_notes(recipe, flags["scale"])
         return {"notes": notes} if notes else {}
     return {
-        "notes": preset_notes(preset, recipe, flags, given),
+        "notes": preset_notes(preset, model, recipe, flags, given),
         "preset": preset.record(scale=recipe.tokens / preset.tokens),
     }
 

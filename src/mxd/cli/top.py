@@ -17,7 +17,7 @@ from mxd.cli._run import (
     one_sparse_layer,
     open_with_model,
 )
-from mxd.cli._screen import console, show_units
+from mxd.cli._screen import _one_line, console, show_units
 from mxd.cli._texts import chosen_texts
 from mxd.cli._types import COUNT, INTEGERS, with_config
 from mxd.errors import UserError
@@ -96,8 +96,8 @@ def top(run: Path, expert: tuple[tuple[int, ...], ...], count: int, **flags: Any
     for unit in units:
         if not unit.examples:
             screen.print(
-                f"\nExpert {unit.unit} of {name} is dead on this text: it never fires in "
-                f"{usage.tokens:,} tokens ({text.described})",
+                f"\nExpert {unit.unit} of {_one_line(name)} is dead on this text: it never fires "
+                f"in {usage.tokens:,} tokens ({_one_line(text.described)})",
                 markup=False,
             )
     if not units:
@@ -117,11 +117,11 @@ def _check(layer: SparseLayer, name: str, experts: list[int]) -> None:
 def _show_usage(screen: Console, name: str, site: str, usage: Specialisation) -> None:
     """The usage of all units in a few lines, the histogram as bars."""
     screen.print(
-        f"{name} at {site}, on {usage.tokens:,} tokens: {usage.units:,} units, {usage.dead:,} dead "
-        f"({usage.dead_fraction:.0%}), {usage.l0:.1f} active a token; {usage.above_10pct} on more "
-        f"than 10 % of tokens, {len(usage.always_on)} on more than 90 %; the most frequent carries "
-        f"{usage.share_of_top_1:.0%} of the summed norms, the top tenth "
-        f"{usage.share_of_top_10pct:.0%}; usage entropy {usage.usage_entropy:.2f}",
+        f"{_one_line(f'{name} at {site}')}, on {usage.tokens:,} tokens: {usage.units:,} units, "
+        f"{usage.dead:,} dead ({usage.dead_fraction:.0%}), {usage.l0:.1f} active a token; "
+        f"{usage.above_10pct} on more than 10 % of tokens, {len(usage.always_on)} on more than "
+        f"90 %; the most frequent carries {usage.share_of_top_1:.0%} of the summed norms, the top "
+        f"tenth {usage.share_of_top_10pct:.0%}; usage entropy {usage.usage_entropy:.2f}",
         markup=False,
     )
     most = max([1, *usage.log10_frequency_counts])

@@ -1,5 +1,6 @@
 """Evaluation: what the model loses, how layers use their units, what the units fire on."""
 
+from mxd.evaluation._signatures import idle_gate_limit
 from mxd.evaluation.doctor import Finding, diagnose
 from mxd.evaluation.documents import DocumentSums, Estimate, paired_difference
 from mxd.evaluation.editing import EditingStudy, StudyText, editing_study, study_text
@@ -44,6 +45,7 @@ __all__ = [
     "find_firing",
     "find_firings",
     "geometry",
+    "idle_gate_limit",
     "load_task",
     "measure_units",
     "paired_difference",

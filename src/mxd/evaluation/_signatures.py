@@ -27,6 +27,11 @@ INTERCHANGEABLE_ENTROPY = 0.5
 """With use as even as this, a gate that explains nothing is choosing among like experts."""
 
 
+def idle_gate_limit(nmse: float) -> float:
+    """The largest `static_nmse` at which a layer of this NMSE is as good with its gate frozen."""
+    return STATIC_FACTOR * nmse + STATIC_SLACK
+
+
 class Signature(NamedTuple):
     """One way in which a layer fails."""
 
@@ -67,6 +72,11 @@ SIGNATURES = {
         "train longer or on more varied text, revive units with --auxk-coefficient 0.03, or take "
         "fewer of them (--width)",
     ),
+    "too_few_tokens": Signature(
+        "note",
+        "many units are silent, but in so little text that live ones may be among them",
+        "measure on more text: `mxd eval RUN --tokens N`, or `mxd doctor RUN --anew --tokens N`",
+    ),
     "zeroed_modulators": Signature(
         "warning",
         "experts whose modulator is zero add nothing when they are chosen",
@@ -85,7 +95,8 @@ SIGNATURES = {
     ),
     "always_on_expert": Signature(
         "severe",
-        "a unit is on at nearly every token: a dense MLP in disguise, faithful and unspecialised",
+        "a unit is on at nearly every token and tells none from another; an MxD that leans on it "
+        "is a dense MLP in disguise, faithful and unspecialised",
         "train again from another seed, with a smaller learning rate or more tokens; with "
         "--shared-experts 0 if you asked for shared ones",
     ),

@@ -63,7 +63,6 @@ class _Patient:
     training: Figures
     rank: Figures
     similarity: Figures
-    usage: Figures
     base: float
     mean_ablation: float | None
     tokens: float
@@ -99,19 +98,15 @@ def diagnose(
 
 
 def _patient(evaluation: Figures, layer: Figures, training: Mapping[Key, Figures]) -> _Patient:
-    def own(part: str) -> Figures:
-        entries = (entry for entry in evaluation.get(part) or [] if _same(entry, layer))
-        return next(entries, {})
-
-    shape = own("geometry")
+    shapes = (one for one in evaluation.get("geometry") or [] if _same(one, layer))
+    shape: Figures = next(shapes, {})
     sites = (one for one in evaluation.get("sites") or [] if one["site"] == layer["site"])
     site: Figures = next(sites, {})
     return _Patient(
         layer=layer,
         training=training.get((layer["site"], layer["name"])) or {},
-        rank=shape.get("rank") or {},
-        similarity=shape.get("weighted_similarity") or shape.get("similarity") or {},
-        usage=own("specialisation"),
+        rank=_part(shape, "rank"),
+        similarity=_part(shape, "weighted_similarity") or _part(shape, "similarity"),
         base=_number(evaluation.get("base_cross_entropy")) or 0.0,
         mean_ablation=_number(site.get("mean_ablation_cross_entropy")),
         tokens=_number(evaluation.get("tokens")) or 0.0,
@@ -157,9 +152,17 @@ def _dead(of: _Patient) -> Iterator[_Sign]:
     units = _number(of.layer.get("width"))
     if dead is None or active is None or not units:
         return
-    if dead > limits.DEAD_SHARE and of.tokens * active / units >= limits.LEAST_FIRINGS:
-        detail = f"{dead:.0%} of {units:,.0f} units never fire in {of.tokens:,.0f} tokens"
+    if dead <= limits.DEAD_SHARE:
+        return
+    detail = f"{dead:.0%} of {units:,.0f} units never fire in {of.tokens:,.0f} tokens"
+    enough = (
+        limits.LEAST_FIRINGS * units / active if active else 0.0
+    )  # none fires: no text would do
+    if of.tokens >= enough:
         yield _Sign("dead_experts", "dead_fraction", dead, limits.DEAD_SHARE, detail)
+    else:
+        detail += f", of {enough:,.0f} that would tell"
+        yield _Sign("too_few_tokens", "tokens", of.tokens, enough, detail)
 
 
 def _rank(of: _Patient) -> Iterator[_Sign]:
@@ -197,7 +200,7 @@ def _disguise(of: _Patient, error: float) -> Iterator[_Sign]:
         detail = f"the most frequent unit carries {share:.0%} of the summed norms"
         yield _Sign("one_expert_carries", "top_expert_share", share, limits.TOP_SHARE, detail)
     static, entropy = (_number(of.layer.get(key)) for key in ("static_nmse", "usage_entropy"))
-    frozen = limits.STATIC_FACTOR * error + limits.STATIC_SLACK
+    frozen = limits.idle_gate_limit(error)
     alike = _alike(of)
     if static is not None and static <= frozen:
         even = (entropy or 0.0) >= limits.INTERCHANGEABLE_ENTROPY and not always_on
@@ -221,11 +224,20 @@ def _alike(of: _Patient) -> _Sign | None:
     return None
 
 
+def _part(of: Figures, key: str) -> Figures:
+    value = of.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
 def _same(entry: Figures, layer: Figures) -> bool:
     return (entry.get("site"), entry.get("name")) == (layer["site"], layer["name"])
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:  # a whole number of JSON has no largest value
+        return None
+    return found if math.isfinite(found) else None

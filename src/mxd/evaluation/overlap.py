@@ -50,8 +50,10 @@ def overlaps(
         place: at which position.
         value: with which coefficient.
         units: how many units there are.
-        seed: of the permutation that gives the chance level: it keeps how often each unit fires
-            and what it is worth, and deals the positions anew.
+        seed: of the permutation that gives the chance level: it keeps how many firings each unit
+            has and what they are worth, and deals the positions anew. A position that falls to a
+            unit twice counts once in its sets, so units that are nearly always on have a chance
+            level that is somewhat too low.
 
     Returns:
         None with fewer than two units.

@@ -10,9 +10,7 @@ from torch import Tensor
 
 from mxd.errors import UserError
 from mxd.layers import MxD
-
-_BLOCK_ELEMENTS = 1 << 22
-"""Elements of the matrices that are decomposed at once: 32 MiB in float64."""
+from mxd.layers.spectrum import decoder_core, expert_singular_values, in_double
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +68,9 @@ def expert_ranks(
 ) -> ExpertRanks | None:
     """Rank, smallest singular value and effective rank of experts (paper, section 5).
 
-    With D = QR, W_n = Q (R diag(c_n)) has the singular values of R diag(c_n), which is O × O; a few
-    of those are made at a time. All is done in float64. The tolerance is what NumPy's
-    `matrix_rank` takes for a matrix of the layer's own precision, or of float32 where that is
-    coarser.
+    No W_n is made (`mxd.layers.spectrum`), and all is done in float64. The tolerance is what
+    NumPy's `matrix_rank` takes for a matrix of the layer's own precision, or of float32 where that
+    is coarser.
 
     Args:
         layer: an MxD with H hidden units and O outputs.
@@ -87,14 +84,14 @@ def expert_ranks(
         UserError: an expert that the layer does not have, or none.
     """
     chosen = chosen_experts(layer.config.n_experts, experts, seed)
-    decoder, rows = _double(layer.decoder), _double(layer.modulators)
+    decoder, rows = in_double(layer.decoder), in_double(layer.modulators)
     if not (decoder.isfinite().all() and rows.isfinite().all()):
         return None
     h, o = decoder.shape
     precise = layer.decoder.dtype == torch.float64
     tolerance = max(h, o) * torch.finfo(torch.float64 if precise else torch.float32).eps
-    core = torch.linalg.qr(decoder, mode="r").R if h > o else decoder
-    values = _singular_values(core, rows[torch.tensor(chosen, device=rows.device)])
+    core = decoder_core(decoder)
+    values = expert_singular_values(core, rows[torch.tensor(chosen, device=rows.device)])
     own = torch.linalg.svdvals(core)
     ranks = _ranks(values, tolerance) / min(h, o)
     effective = effective_rank(values)
@@ -159,15 +156,6 @@ def effective_rank(
     return torch.where(total.squeeze(-1) > 0, entropy.exp(), torch.zeros_like(entropy))
 
 
-def _singular_values(
-    core: Float[Tensor, "rows d_out"], modulators: Float[Tensor, "experts d_out"]
-) -> Float[Tensor, "experts singular_values"]:
-    """Singular values of core · diag(c) for each c, a few matrices at a time."""
-    at_once = max(1, _BLOCK_ELEMENTS // core.numel())
-    blocks = [torch.linalg.svdvals(core * c[:, None, :]) for c in modulators.split(at_once)]
-    return torch.cat(blocks)
-
-
 def _ranks(
     values: Float[Tensor, "matrices singular_values"], tolerance: float
 ) -> Float[Tensor, "matrices"]:
@@ -188,9 +176,3 @@ def _negligible(
     negligible = columns <= tolerance * largest / columns.shape[-1] ** 0.5
     sizes = rows.abs().amax(-1)
     return negligible, sizes <= tolerance * sizes.max()
-
-
-def _double(parameter: Tensor) -> Tensor:
-    """In float64, on the CPU where the device has none."""
-    values = parameter.detach()
-    return values.cpu().double() if values.device.type == "mps" else values.double()

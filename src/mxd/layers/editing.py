@@ -28,7 +28,8 @@ def edited(layer: Layer, edits: Edit | Sequence[Edit]) -> SparseLayer:
         edits: one edit, or several.
 
     Raises:
-        UserError: no edit, a layer without units, or a unit that the layer does not have.
+        UserError: no edit, a layer without units, a unit that the layer does not have, or a factor
+            that its numbers do not hold.
     """
     chosen = [edits] if isinstance(edits, Edit) else list(edits)
     if not isinstance(layer, SparseLayer):
@@ -62,3 +63,8 @@ def _edit_weights(layer: SparseLayer, edits: Sequence[Edit]) -> None:
             layer.gate_linear.bias[edit.unit] = -1
         elif edit.replace_by is None:
             layer.unit_rows[edit.unit] *= edit.factor
+            if not bool(layer.unit_rows[edit.unit].isfinite().all()):
+                raise UserError(
+                    f"got the edit {str(edit)!r}, which {layer.unit_rows.dtype} does not hold, "
+                    "expected a smaller factor"
+                )

@@ -15,8 +15,9 @@ MAX_EDITS = 1024
 """Conditional edits that a layer may have: each is looked up at every token."""
 GRAMMAR = "UNIT (scale FACTOR | remove | replace-by UNIT) [where UNIT | unless UNIT]"
 _PATTERN = re.compile(
-    r"(?P<unit>\d+)\s+(?:scale\s+(?P<scale>\S+)|(?P<remove>remove)|replace-by\s+(?P<other>\d+))"
-    r"(?:\s+(?:where\s+(?P<where>\d+)|unless\s+(?P<unless>\d+)))?"
+    r"(?P<unit>\d{1,18})\s+"
+    r"(?:scale\s+(?P<scale>\S+)|(?P<remove>remove)|replace-by\s+(?P<other>\d{1,18}))"
+    r"(?:\s+(?:where\s+(?P<where>\d{1,18})|unless\s+(?P<unless>\d{1,18})))?"
 )
 
 
@@ -70,7 +71,7 @@ class Edit:
         """
         found = _PATTERN.fullmatch(text.strip())
         if found is None:
-            raise UserError(f"got the edit {text!r}, expected {GRAMMAR}")
+            raise UserError(f"got the edit {text!r:.80}, expected {GRAMMAR}")
         factor = found["scale"]
         try:
             scale = None if factor is None else float(factor)

@@ -1,5 +1,6 @@
 """Pictures, tables and a page of HTML that show what runs found."""
 
+from mxd.report._show import short_names
 from mxd.report.blocks import Column
 from mxd.report.figures import draw_activity, draw_frontier, draw_singular_values, draw_training
 from mxd.report.html import write_page
@@ -16,6 +17,7 @@ __all__ = [
     "draw_training",
     "publish",
     "report_runs",
+    "short_names",
     "table_rows",
     "write_page",
 ]

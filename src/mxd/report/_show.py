@@ -3,6 +3,7 @@
 import math
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 NOTHING = "–"
@@ -16,7 +17,11 @@ def number(value: Any) -> float | None:
     """The value as a float, or None where it is no finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        found = float(value)
+    except OverflowError:  # JSON's whole numbers have no end
+        return None
+    return found if math.isfinite(found) else None
 
 
 def decimal(value: Any, digits: int = 3) -> str:
@@ -104,9 +109,29 @@ def one_line(text: Any, limit: int = 90) -> str:
     return flat if len(flat) <= limit else f"{flat[:half]}…{flat[-half:]}"
 
 
-def without_folders(text: Any) -> str:
-    """Text without the folders of absolute paths: they mean nothing on another machine."""
-    return re.sub(r"(?<![\w./:])/(?:[^/\s]+/)+", "", str(text))
+def without_folders(text: Any, kept: int = 0) -> str:
+    """Text without the folders of absolute paths, which mean nothing on another machine.
+
+    Args:
+        text: the text.
+        kept: how many of the innermost folders to leave.
+    """
+
+    def innermost(found: re.Match[str]) -> str:
+        folders = found[0].strip("/").split("/")
+        return "".join(f"{folder}/" for folder in folders[len(folders) - kept :])
+
+    return re.sub(r"(?<![\w./:])/(?:[^/\s]+/)+", innermost, str(text))
+
+
+def short_names(texts: Sequence[Any]) -> list[str]:
+    """Names of texts with as few folders as tell them apart."""
+    deepest = max((str(text).count("/") for text in texts), default=0)
+    for kept in range(deepest):
+        found = [without_folders(text, kept) for text in texts]
+        if len(set(found)) == len(set(map(str, texts))):
+            return found
+    return [str(text) for text in texts]
 
 
 def _drawn(character: str) -> str:

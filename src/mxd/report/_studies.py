@@ -150,21 +150,9 @@ def draw_plane(
     for panel in flat[len(panels) :]:
         panel.set_visible(False)
     for panel, (name, curves) in zip(flat, panels.items(), strict=False):
-        keys = []
+        keys = [look(curve.architecture).name for curve in curves if not curve.control]
         for curve in curves:
-            if not curve.control:
-                keys.append(look(curve.architecture).name)
-            stroke(
-                panel,
-                curve.architecture,
-                [place.x for place in curve.places],
-                [place.y for place in curve.places],
-                across=[place.x_half for place in curve.places],
-                bars=[place.y_half for place in curve.places],
-                control=curve.control,
-                label=None if curve.control else keys[-1],
-            )
-            _write_names(panel, curve, before=bool(diagonal))
+            _draw_curve(panel, curve, before=bool(diagonal))
         if any(curve.control for curve in curves):
             keys.append("random instead")
             panel.plot([], [], "o:", color=INK, mfc="white", lw=1.2, ms=5, label=keys[-1])
@@ -184,6 +172,20 @@ def draw_plane(
         if len(panels) > 1:
             sheet.name_panel(panel, name)
     return sheet.save(stem)
+
+
+def _draw_curve(panel: Axes, curve: Curve, *, before: bool) -> None:
+    stroke(
+        panel,
+        curve.architecture,
+        [place.x for place in curve.places],
+        [place.y for place in curve.places],
+        across=[place.x_half for place in curve.places],
+        bars=[place.y_half for place in curve.places],
+        control=curve.control,
+        label=None if curve.control else look(curve.architecture).name,
+    )
+    _write_names(panel, curve, before=before)
 
 
 def _write_names(panel: Axes, curve: Curve, *, before: bool) -> None:

@@ -106,7 +106,7 @@ def _built(build: Build, group: Group, desk: Desk, damaged: list[str]) -> Sectio
     """A section; one whose files hold something else than expected is left out and named."""
     try:
         return build(group, desk)
-    except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
+    except (TypeError, LookupError, ValueError, AttributeError, ArithmeticError) as error:
         what = build.__name__.replace("_", " ")
         logger.debug("section %s", what, exc_info=True)
         damaged.append(

@@ -89,16 +89,7 @@ def fit(
     record = record_of(recipe, sites, students, base_model, revision, command) | dict(further or {})
     with ExitStack() as stack:
         folder = None if out is None else stack.enter_context(writing(Path(out), overwrite))
-        if folder is not None:
-            write_run(folder, record)
-        log = stack.enter_context(MetricsLog(folder, recipe.trackers, recipe.to_dict()))
-        try:
-            _train(recipe, stream, students, log, clock, on_progress)
-        except KeyboardInterrupt:
-            record["complete"] = False
-            _finish(recipe, stream, students, record, folder)
-            raise
-        return _finish(recipe, stream, students, record, folder)
+        return _run(recipe, stream, students, record, folder, clock, on_progress)
 
 
 def _check(model: nn.Module, recipe: Recipe, out: str | Path | None, overwrite: bool) -> None:
@@ -163,6 +154,28 @@ def _stream(
         seed=recipe.seed,
         max_tokens=recipe.tokens,
     )
+
+
+def _run(
+    recipe: Recipe,
+    stream: ActivationStream,
+    students: list[Student],
+    record: dict[str, Any],
+    folder: Path | None,
+    clock: Stopwatch,
+    on_progress: OnProgress | None,
+) -> Run:
+    """Train and store the students; on Ctrl-C too, as far as they were trained."""
+    if folder is not None:
+        write_run(folder, record)
+    with MetricsLog(folder, recipe.trackers, recipe.to_dict()) as log:
+        try:
+            _train(recipe, stream, students, log, clock, on_progress)
+        except KeyboardInterrupt:
+            record["complete"] = False
+            _finish(recipe, stream, students, record, folder)
+            raise
+        return _finish(recipe, stream, students, record, folder)
 
 
 def _train(

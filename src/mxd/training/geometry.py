@@ -5,6 +5,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mxd.layers import MxD
+from mxd.layers.spectrum import decoder_core, expert_singular_values
 from mxd.training.student import Student
 
 LOOKS = 20
@@ -60,8 +61,7 @@ def smallest_singular_value(
 ) -> float:
     """min over experts n of σ_min(W_n), W_n = D diag(c_n) (paper, section 3.2: rank of an expert).
 
-    With D = QR, W_n = Q (R diag(c_n)) has the singular values of the small matrix R diag(c_n), so
-    no W_n is built. Computed in float64.
+    No W_n is made (`mxd.layers.spectrum`); computed in float64.
 
     Args:
         decoder: D, (H, O).
@@ -73,8 +73,4 @@ def smallest_singular_value(
     """
     if not (decoder.isfinite().all() and modulators.isfinite().all()):
         return float("nan")
-    if decoder.device.type == "mps":  # it has no float64
-        decoder, modulators = decoder.cpu(), modulators.cpu()
-    triangular = torch.linalg.qr(decoder.double(), mode="r").R
-    values = [torch.linalg.svdvals(triangular * row).min() for row in modulators.double()]
-    return float(torch.stack(values).min())
+    return float(expert_singular_values(decoder_core(decoder), modulators).min())

@@ -12,7 +12,7 @@ from tests.evaluation.probing._parts import (
     write_rows,
 )
 
-from mxd.evaluation.probing import load_task, probe
+from mxd.evaluation.probing import load_task, probe, run
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,33 @@ def test_tagged_words_are_found_with_f1_of_one(tokenizer, tmp_path):
     assert (classes["A"].unit, classes["A"].f1) == (0, 1)
     assert (classes["B"].unit, classes["B"].f1) == (1, 1)
     assert set(classes) == {"A", "B", "O"}
+
+
+def test_rare_tags_keep_their_dense_values(tokenizer, tmp_path, monkeypatch):
+    """Of a rare tag the draw of dense training rows would hold none."""
+    monkeypatch.setattr(run, "_DENSE_TRAINING_ROWS", 30)
+    rows = [
+        {"tokens": ["w5", "w6", *(["w3"] if n % 10 == 0 else ["w7"])],
+         "tags": ["A", "B", "rare" if n % 10 == 0 else "A"], "split": split}
+        for split, count in (("train", 200), ("test", 40)) for n in range(count)
+    ]  # fmt: skip
+    model = token_model()
+    layers = {SITE: {"m": token_experts(model)}}
+    kept = []
+    collect = run.collect
+
+    def watched(*arguments, dense_rows, **options):
+        kept.append((arguments[2], dense_rows))
+        return collect(*arguments, dense_rows=dense_rows, **options)
+
+    monkeypatch.setattr(run, "collect", watched)
+    task = load_task(write_rows(tmp_path / "tags.jsonl", rows))
+    (layer,) = probe(model, tokenizer, layers, task, bootstrap=20).layers
+    ((read, dense),) = kept
+    labels = [read.labels[row] for row in dense if read.is_train[row]]
+    assert labels.count("rare") == 20
+    assert 30 < len(labels) < 90
+    assert (layer.dense_f1, layer.classes["rare"].f1) == (1, 1)
 
 
 def test_a_layer_that_never_fires_gets_zeros(tokenizer, tmp_path):

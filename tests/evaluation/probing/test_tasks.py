@@ -32,14 +32,17 @@ def test_rows_without_a_split_are_split_within_each_class(tmp_path):
     assert load_task(path, seed=2) != task
 
 
-def test_sentences_without_a_split_are_split_by_document(tmp_path):
-    rows = [{**SENTENCE, "doc": f"d{i // 4}"} for i in range(120)]
+@pytest.mark.parametrize("row", [SENTENCE, TEXT], ids=["sentences", "texts"])
+def test_rows_without_a_split_are_split_by_document(tmp_path, row):
+    rows = [{**row, "doc": f"d{i // 4}"} for i in range(120)]
+    if row is TEXT:  # each document has texts of both classes
+        rows = [{**each, "label": "ab"[i % 2]} for i, each in enumerate(rows)]
     task = load_task(write_rows(tmp_path / "t.jsonl", rows))
     sides = {each.document: set() for each in task.examples}
     for each in task.examples:
         sides[each.document].add(each.split)
     assert all(len(side) == 1 for side in sides.values())
-    assert task.labels("train")["a"] == 96
+    assert task.labels("train")["a"] == (96 if row is SENTENCE else 48)
 
 
 def test_limit_draws_evenly_from_classes_and_splits(tmp_path):
@@ -105,8 +108,22 @@ def test_faulty_sentence_is_refused_with_its_line(tmp_path, row, named):
             ["30 training and 0 test", "class 'a'"],
         ),
         ([SENTENCE] * 10, ["8 training", "at least 20"]),
+        (
+            [{"tokens": ["w3"], "tags": ["a"], "split": "train"}] * 30
+            + [{**SENTENCE, "split": "test"}] * 5,
+            ["training examples of the single class 'a'"],
+        ),
     ],
-    ids=["empty", "other", "one class", "half split", "few", "no test", "few sentences"],
+    ids=[
+        "empty",
+        "other",
+        "one class",
+        "half split",
+        "few",
+        "no test",
+        "few sentences",
+        "one tag to train on",
+    ],
 )
 def test_unfit_file_is_refused(tmp_path, rows, named):
     _refused(write_rows(tmp_path / "t.jsonl", rows), named)
@@ -126,6 +143,9 @@ def test_what_is_no_json_or_no_file_is_refused(tmp_path):
 
 def test_options_out_of_range_are_refused(tmp_path):
     path = write_rows(tmp_path / "t.jsonl", marked_texts())
+    tagged = write_rows(tmp_path / "s.jsonl", [SENTENCE] * 60)
+    with pytest.raises(UserError, match="take='first' for the tagged words"):
+        load_task(tagged, take="first")
     for options, named in (({"limit": 0}, "limit=0"), ({"data": path}, "data for")):
         with pytest.raises(UserError, match=named):
             load_task(path, **options)

@@ -77,9 +77,7 @@ def editing_study(
     model.eval()
     plan = checked_plan(float(scale), rankings, sizes, random_draws, seed, excluded_token_ids)
     chosen = _with_units(layers)
-    benches = {site: Bench(model, site, plan.excluded) for site in layers}
-    for site, _, layer in chosen:
-        benches[site].check(layer)
+    benches = _benches(model, chosen, plan)
     study = EditingStudy(
         target.describe(), keep.describe(), 0, plan.scale, plan.rankings, math.nan, math.nan, []
     )
@@ -87,13 +85,7 @@ def editing_study(
     for site, name, layer in chosen:
         on_batch = _counting(name, texts, on_progress)
         entry, mine, other = _study_layer(benches[site], name, layer, texts, plan, on_batch)
-        study = replace(
-            study,
-            tokens=mine.tokens + other.tokens,
-            base_target_cross_entropy=mine.base.mean,
-            base_keep_cross_entropy=other.base.mean,
-            layers=[*study.layers, entry],
-        )
+        study = _with_layer(study, entry, mine, other)
         if on_layer is not None:
             on_layer(study)
     return study
@@ -111,6 +103,16 @@ def _with_units(layers: SiteLayers) -> list[tuple[str, str, SparseLayer]]:
     return found
 
 
+def _benches(
+    model: nn.Module, layers: Sequence[tuple[str, str, SparseLayer]], plan: Plan
+) -> dict[str, Bench]:
+    """A bench for each site, which the layers there fit."""
+    benches = {site: Bench(model, site, plan.excluded) for site, _, _ in layers}
+    for site, _, layer in layers:
+        benches[site].check(layer)
+    return benches
+
+
 def _counting(
     name: str, texts: _Texts, say: Callable[[str, int, int], None] | None
 ) -> Callable[[], None]:
@@ -124,6 +126,18 @@ def _counting(
             say(name, done, total)
 
     return count
+
+
+def _with_layer(
+    study: EditingStudy, entry: LayerEditing, target: Rises, keep: Rises
+) -> EditingStudy:
+    return replace(
+        study,
+        tokens=target.tokens + keep.tokens,
+        base_target_cross_entropy=target.base.mean,
+        base_keep_cross_entropy=keep.base.mean,
+        layers=[*study.layers, entry],
+    )
 
 
 def _study_layer(

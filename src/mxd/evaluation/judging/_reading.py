@@ -52,7 +52,7 @@ class TextReader:
 
     def _room(self, prompt: int) -> int | None:
         """Tokens of a text that the model has room for."""
-        most = getattr(self._model.config, "max_position_embeddings", None)
+        most = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         return max(1, most - max(1, prompt)) if isinstance(most, int) else None
 
     def _pass(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,13 +36,19 @@ class VerdictCache:
 
     Args:
         path: the file, made with the first answer; None keeps answers in memory alone.
+
+    Raises:
+        UserError: a file that cannot be read or written, or that holds something else.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._known: dict[str, Answered] = {}
-        if path is not None and path.exists():
+        if path is None:
+            return
+        if path.exists():
             self._read(path)
+        _check_writable(path)
 
     def __len__(self) -> int:
         """How many answers are kept."""
@@ -78,6 +85,11 @@ class VerdictCache:
                 damaged += 1
             else:
                 self._known[found[0]] = found[1]
+        if damaged > 1 and not self._known:
+            raise UserError(
+                f"got the cache {path}, none of whose {damaged} lines is a judge's answer; name "
+                "another with --cache"
+            )
         if damaged:
             _logger.warning("%s: passed over %d damaged lines", path, damaged)
 
@@ -93,11 +105,22 @@ def _answer(line: str) -> tuple[str, Answered] | None:
         entry: Any = json.loads(line)
         scores = [float(entry[name]) for name in ("concept", "fluency")]
         counts = [int(entry[name]) for name in Answered._fields[2:]]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     if not all(0 <= score <= 1 for score in scores) or not isinstance(entry.get("key"), str):
         return None
     return entry["key"], Answered(scores[0], scores[1], *counts)
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse, before any answer is paid for, a file that none can be kept in."""
+    above = path
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if not os.access(above, os.W_OK) or (above != path and not above.is_dir()):
+        raise UserError(
+            f"got the cache {path}, expected a file that can be written; name another with --cache"
+        )
 
 
 def _ends_line(file: Any) -> bool:

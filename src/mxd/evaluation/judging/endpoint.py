@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ OPENAI_URL = "https://api.openai.com/v1"
 _MOST_IN_A_ROW = 3
 """Sets that a server may refuse one after the other before it counts as broken."""
 _KEPT_OF_AN_ANSWER = 500
+_WRONG_PROTOCOL = (ValueError, TypeError, AttributeError)
+"""What the client makes of pages and JSON that are not of the protocol."""
 
 
 class _Reply(NamedTuple):
@@ -68,7 +71,7 @@ class EndpointJudge:
         self._openai = _client_library()
         self._cache = VerdictCache() if cache is None else cache
         self._at_once = at_once
-        self._options = {
+        self._options: dict[str, Any] = {
             "base_url": url,
             "api_key": _key(url, key_env),
             "max_retries": retries,
@@ -91,7 +94,7 @@ class EndpointJudge:
                 raise UserError(self._unreachable(error)) from None
             except (self._openai.AuthenticationError, self._openai.PermissionDeniedError) as error:
                 raise UserError(self._refused(error)) from None
-            except (self._openai.OpenAIError, ValueError):
+            except (self._openai.OpenAIError, *_WRONG_PROTOCOL):
                 return  # it answers; not every endpoint lists its models
 
     def score(self, sets: Sequence[Sequence[str]]) -> list[Verdict]:
@@ -149,8 +152,9 @@ class EndpointJudge:
             if fatal:
                 self._stop.set()
             return _Reply(Verdict(failure=self._refused(error)), refused=True, fatal=fatal)
-        except self._openai.OpenAIError as error:
-            return _Reply(Verdict(failure=f"{self.name}: {_line(error)}"), refused=True)
+        except (self._openai.OpenAIError, ValueError) as error:  # as of JSON that is none
+            failure = f"the judge {self.name} at {self.url} answered with {self._line(error)}"
+            return _Reply(Verdict(failure=failure), refused=True)
 
     def _ask(self, client: Any, messages: list[dict[str, str]]) -> _Reply:
         prompt_tokens = completion_tokens = 0
@@ -205,15 +209,23 @@ class EndpointJudge:
 
     def _unreachable(self, error: Exception) -> str:
         return (
-            f"the judge {self.name} at {self.url} cannot be reached ({_line(error)}); start it, or "
-            "mend --judge-url"
+            f"the judge {self.name} at {self.url} cannot be reached ({self._line(error)}); start "
+            "it, or mend --judge-url"
         )
 
     def _refused(self, error: Any) -> str:
         return (
             f"the judge {self.name} at {self.url} refused with {error.status_code} "
-            f"({_line(error)}); mend --judge-model or the key, or try again later"
+            f"({self._line(error)}); mend --judge-model or the key, or try again later"
         )
+
+    def _line(self, error: Exception) -> str:
+        """An error in one line that a terminal can show, without the key that it may quote."""
+        cause = error.__cause__
+        said = f"{error}{'' if cause is None else f' {cause}'}"
+        said = said.replace(self._options["api_key"], "…")
+        shown = "".join(c if c.isprintable() else " " for c in said)
+        return " ".join(shown.split())[:300]
 
 
 def _client_library() -> Any:
@@ -227,20 +239,36 @@ def _client_library() -> Any:
 
 
 def _key(url: str, variable: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    host = _host(url)
+    if host is None:
         raise UserError(
             f"got the judge's address {url!r}, expected one such as {OPENAI_URL}; mend --judge-url"
         )
     key = os.environ.get(variable)
     if key:
+        if not re.fullmatch(r"[!-~]+", key):
+            raise UserError(
+                f"got a key in {variable} that holds spaces, line ends or characters beyond ASCII, "
+                "expected none of these; set it anew"
+            )
         return key
-    if parts.hostname in ("localhost", "127.0.0.1", "::1"):
+    if host in ("localhost", "127.0.0.1", "::1"):
         return "none"
     raise UserError(
         f"got no key for the judge at {url}: the environment variable {variable} is not set; set "
         "it, or name another with --judge-key-env"
     )
+
+
+def _host(url: str) -> str | None:
+    """The host of an address that can be asked."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # brackets that do not close, a port that is none
+        return None
+    usable = url.isprintable() and port != 0
+    return parts.hostname if usable and parts.scheme in ("http", "https") else None
 
 
 def _content(answer: Any) -> str:
@@ -253,8 +281,3 @@ def _content(answer: Any) -> str:
 def _count(usage: Any, name: str) -> int:
     found = getattr(usage, name, None)
     return found if isinstance(found, int) else 0
-
-
-def _line(error: Exception) -> str:
-    cause = error.__cause__
-    return " ".join(f"{error}{'' if cause is None else f' {cause}'}".split())[:300]

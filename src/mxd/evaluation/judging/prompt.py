@@ -21,6 +21,8 @@ REMINDER = (
     "That was not the form asked for. Answer with two numbers between 0 and 1 and nothing else, "
     "for example: 0.35, 0.8"
 )
+_LONGEST = 2000
+"""Characters that a judge may take for two numbers; patterns are slow on far more."""
 _NUMBER = r"-?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?"
 
 
@@ -37,6 +39,8 @@ def parse_answer(answer: str) -> tuple[float, float] | None:
     What a reasoning model thinks aloud between <think> tags is not read.
     """
     said = re.sub(r"<think>.*?</think>", "", answer, flags=re.DOTALL).strip()
+    if len(said) > _LONGEST:
+        return None
     labelled = [
         re.findall(rf"\b{word}\b[\"'*\s]*[:=]?[\"'*\s]*({_NUMBER})(?![\d.]*\s*[/%])", said, re.I)
         for word in ("concept", "fluency")

@@ -15,6 +15,9 @@ from mxd.evaluation.probing.task import (
     split_by_class,
 )
 
+_NAME_BYTES = 200
+"""Of a file's name: it becomes a part of another file's, of which a disk takes 255."""
+
 
 def load_task(
     task: str | os.PathLike[str],
@@ -32,6 +35,7 @@ def load_task(
         data: a local copy of the data set of a named task.
         limit: how many texts or sentences to use, both splits together; drawn evenly.
         take: read long texts from their `first` or `last` tokens; None as the task has it.
+            Sentences of tagged words are read from their first.
         seed: seed of the draws and, where the rows have no split, of the split.
 
     Raises:
@@ -47,6 +51,11 @@ def load_task(
         )
     found = found or _local(Path(task), limit, seed)
     if take is not None:
+        if found.level == "token":
+            raise UserError(
+                f"got take={take!r} for the tagged words of {found.source}, which are read from "
+                "the first; leave it out"
+            )
         found = Task(**{**vars(found), "take": take})
     check_classes(found)
     return found
@@ -75,7 +84,7 @@ def _local(path: Path, limit: int, seed: int) -> Task:
         )
     examples = read_examples(path, seed)
     return Task(
-        name=path.name[: -len(ending)] or "task",
+        name=os.fsdecode(os.fsencode(path.name[: -len(ending)])[:_NAME_BYTES]) or "task",
         source=str(path),
         level="token" if examples[0].words else "text",
         examples=limited(examples, limit, seed),

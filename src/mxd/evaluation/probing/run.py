@@ -243,6 +243,11 @@ def _longest(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _dense_rows(rows: Rows, seed: int) -> Any:
-    training = np.flatnonzero(rows.training)
-    kept = np.random.default_rng(seed).permutation(training)[:_DENSE_TRAINING_ROWS]
+    """The test rows, and training rows of which no class is left with too few to fit a probe."""
+    training, labels = np.flatnonzero(rows.training), np.array(rows.labels)
+    order = np.random.default_rng(seed).permutation(training)
+    kept, rest = np.split(order, [_DENSE_TRAINING_ROWS])
+    for name in np.unique(labels[rest]):
+        lacking = max(0, LEAST_TRAINING_EXAMPLES - int((labels[kept] == name).sum()))
+        kept = np.concatenate([kept, rest[labels[rest] == name][:lacking]])
     return np.sort(np.concatenate([kept, np.flatnonzero(~rows.training)]))

@@ -68,10 +68,11 @@ class Task:
 def split_by_class(examples: Sequence[Example], seed: int) -> tuple[Example, ...]:
     """Put 80 % of each class in train and the rest in test, drawn with a seed.
 
-    Sentences are split as a whole, and whole documents where they have one.
+    Sentences are split as a whole, and examples that name their document by whole documents, so
+    that no document is on both sides; then classes have about their 80 %.
     """
     rng = np.random.default_rng(seed)
-    if examples and examples[0].words:
+    if any(each.words or each.document is not None for each in examples):
         names = list(dict.fromkeys(_group(number, each) for number, each in enumerate(examples)))
         train = {names[i] for i in rng.permutation(len(names))[: _train_count(len(names))]}
         return tuple(
@@ -89,7 +90,7 @@ def split_by_class(examples: Sequence[Example], seed: int) -> tuple[Example, ...
 
 
 def limited(examples: tuple[Example, ...], limit: int | None, seed: int) -> tuple[Example, ...]:
-    """At most `limit` examples in their order, drawn evenly from each class of each split."""
+    """About `limit` examples in their order, the same share of each class of each split."""
     if limit is None or len(examples) <= limit:
         return examples
     rng = np.random.default_rng(seed)
@@ -112,7 +113,7 @@ def check_classes(task: Task) -> tuple[list[str], dict[str, int]]:
         examples they have (sentences cannot go without their rare tags; texts can).
 
     Raises:
-        UserError: a single class, or a class of texts with too few examples.
+        UserError: a single class, in all or to train on, or a class of texts with too few examples.
     """
     train, test = task.labels("train"), task.labels("test")
     names = sorted(train | test)
@@ -132,6 +133,11 @@ def check_classes(task: Task) -> tuple[list[str], dict[str, int]]:
             f"got {train[name]} training and {test[name]} test examples of the class {name!r} in "
             f"{task.source}, expected at least {LEAST_TRAINING_EXAMPLES} and 1; add some, leave "
             "the class out, or raise the limit"
+        )
+    if sum(train[name] > 0 for name in names) < 2:
+        raise UserError(
+            f"got training examples of the single class {max(train)!r} in {task.source}, expected "
+            "at least two labels to tell apart; mend the split"
         )
     return [name for name in names if name not in few], few
 

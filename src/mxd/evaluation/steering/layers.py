@@ -7,14 +7,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mxd.errors import UserError
 from mxd.layers import MxD, SparseLayer
 
 
 class Steered(nn.Module):
-    """A layer with a constant added to one unit's coefficient at every token."""
+    """A layer with a constant added to one unit's coefficient at every token.
+
+    Raises:
+        UserError: a constant that the layer's numbers do not hold.
+    """
 
     def __init__(self, layer: SparseLayer, unit: int, strength: int | float) -> None:
         super().__init__()
+        if not abs(strength) <= torch.finfo(layer.bias.dtype).max:
+            raise UserError(
+                f"got strength {strength}, which {layer.bias.dtype} does not hold, expected a "
+                "smaller strength"
+            )
         self.layer, self.unit, self.strength = layer, unit, strength
         self.config, self.reads, self.provenance = layer.config, layer.reads, layer.provenance
 

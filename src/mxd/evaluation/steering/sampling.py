@@ -76,14 +76,16 @@ def encode_prompt(
     """The tokens of a prompt, BOS in front where the tokenizer has one.
 
     Raises:
-        UserError: no tokens, or too many for the model to write `room` more.
+        UserError: no UTF-8, no tokens, or too many for the model to write `room` more.
     """
+    if prompt != prompt.encode("utf-8", "replace").decode("utf-8"):
+        raise UserError(f"got prompt {prompt!r}, which is no UTF-8, expected text; mend it")
     ids = list(tokenizer(prompt, add_special_tokens=False).input_ids)
     if tokenizer.bos_token_id is not None:
         ids = [tokenizer.bos_token_id, *ids]
     if not ids:
         raise UserError(f"got prompt {prompt!r}, which has no tokens, expected some text")
-    most = getattr(model.config, "max_position_embeddings", None)
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(most, int) and len(ids) + room > most:
         raise UserError(
             f"got a prompt of {len(ids)} tokens and {room} to write, expected at most {most} in "
@@ -121,6 +123,9 @@ def sample(
         prompt: token ids.
         draws: uniform numbers in [0, 1).
         sampling: temperature, top-p and frequency penalty; the draws say how many rows and tokens.
+
+    Raises:
+        UserError: the model predicts nothing that is finite, as with a far too large strength.
     """
     processors = _processors(sampling, len(prompt))
     ids = prompt.expand(len(draws), -1)
@@ -151,6 +156,11 @@ def _inverse_cdf(
     scores: Float[Tensor, "rows vocabulary"], draw: Float[Tensor, "rows"]
 ) -> Int[Tensor, "rows 1"]:
     cumulative = scores.softmax(-1).double().cumsum(-1)
+    if not bool(cumulative[:, -1].isfinite().all()):
+        raise UserError(
+            "got NaN or infinite predictions from the model, expected finite ones; give a smaller "
+            "strength, or check the weights of model and layer"
+        )
     reached = draw[:, None] * cumulative[:, -1:]
     # `right` passes over tokens of probability zero, where the sum stands still
     chosen = torch.searchsorted(cumulative, reached, right=True)

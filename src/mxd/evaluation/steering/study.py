@@ -1,5 +1,6 @@
 """The paper's steering study: what do samples with a unit turned up share, and are they fluent?"""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ from mxd.evaluation.steering.strength import Strength
 from mxd.evaluation.steering.units import Choice, ChosenUnits, choose_units
 from mxd.layers import Layer, SparseLayer
 
+_logger = logging.getLogger(__name__)
 _EXAMPLE_UNITS, _EXAMPLE_SAMPLES = 3, 2
 
 
@@ -107,7 +109,7 @@ def steering_study(
         Scores by layer, strength and judge.
 
     Raises:
-        UserError: no layer with units, or one none of whose units fires.
+        UserError: no layer with units that fire, or predictions that are no numbers.
     """
     options = options or StudyOptions()
     sparse = _with_units(layers)
@@ -120,6 +122,9 @@ def steering_study(
     )
     found = find_firings(model, sparse, contexts, tokens=options.tokens)
     for site, name, firing in found:
+        if not bool(firing.counts.any()):
+            _logger.warning("no unit of %s fires on the held-out text: it is left out", name)
+            continue
         with writer.at(site, sparse[site][name]):
             study.layers.append(
                 _LayerStudy(name, site, firing, writer, panel, options, on_progress).run()
@@ -127,6 +132,11 @@ def steering_study(
         study.judges[:] = panel.usage()
         if on_layer is not None:
             on_layer(study)
+    if not study.layers:
+        raise UserError(
+            "got no layer with a unit that fires on the held-out text, expected one; read more "
+            "with --tokens"
+        )
     return study
 
 

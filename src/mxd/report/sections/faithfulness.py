@@ -84,7 +84,8 @@ def _caption(seeds: set[int]) -> str:
     many = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else f"{max(seeds)}"
     return (
         f"Mean over {many} seeds with the 95 % interval between seeds (Student's t, "
-        "n − 1 degrees of freedom); where a learning rate was chosen, over each seed's best. A "
+        "n − 1 degrees of freedom); where several learning rates were trained, over each seed's "
+        "best on this very text, which flatters the figures a little. A "
         "row of one seed has the interval by document instead. That two intervals overlap does "
         "not say that two layers are equal."
     )

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
+from mxd.evaluation import idle_gate_limit
 from mxd.report._desk import Desk
 from mxd.report._looks import look
 from mxd.report._show import NOTHING, compact, count, decimal, number, without_folders
@@ -107,7 +108,7 @@ def _cautions(evaluation: Document) -> list[str]:
     found = []
     for layer in mappings(evaluation.get("layers")):
         static, error = number(layer.get("static_nmse")), number(layer.get("nmse"))
-        if static is not None and error is not None and static <= 1.05 * error:
+        if static is not None and error is not None and static <= idle_gate_limit(error):
             name = layer.get("name") or look(str(layer.get("architecture"))).name
             found.append(
                 f"The gate of {name} explains next to nothing: with its modulation frozen at the "

@@ -1,7 +1,5 @@
 """The paper's numbers beside ours, where the set-up is the paper's."""
 
-from typing import Any
-
 from mxd.report._desk import Desk
 from mxd.report._intervals import of_layers
 from mxd.report._looks import look
@@ -9,6 +7,8 @@ from mxd.report._series import alike, base_line, by_site
 from mxd.report._show import NOTHING, count, decimal, percent, plus_minus
 from mxd.report.blocks import Block, Column, Line, Prose, Section, Table
 from mxd.report.combining import Group
+from mxd.report.published import Published
+from mxd.report.reading import Document
 
 _COLUMNS = [
     Column("layer", "layer", "Architecture of the layer."),
@@ -24,41 +24,8 @@ def paper(group: Group, desk: Desk) -> Section | None:
     evaluation, published = group.evaluation, group.published
     if published is None or not evaluation.get("layers"):
         return None
-    records: list[dict[str, Any]] = []
-    lines: list[Line] = []
-    sites = by_site(evaluation)
-    for site, layers in sites.items():
-        if not published.belongs_to(site, len(sites)):
-            continue
-        for one in alike(base_line(layers)):
-            theirs = dict(published.points.get(one.architecture, [])).get(one.k or 0)
-            ours = of_layers(one.best, "delta_cross_entropy")
-            if theirs is None or ours is None:
-                continue
-            lines.append(
-                Line(
-                    [
-                        look(one.architecture).name,
-                        count(one.k),
-                        plus_minus(theirs, None, 4, signed=True),
-                        plus_minus(ours.mean, ours.half, 4, signed=True),
-                        plus_minus(ours.mean - theirs, None, 4, signed=True),
-                    ]
-                )
-            )
-            records.append(
-                {
-                    "site": site,
-                    "architecture": one.architecture,
-                    "k": one.k,
-                    "published_delta_cross_entropy": theirs,
-                    "delta_cross_entropy": ours.mean,
-                    "delta_cross_entropy_half_95": ours.half,
-                    "interval": ours.kind,
-                    "seeds": ours.n,
-                }
-            )
-    if not lines:
+    records = _records(evaluation, published)
+    if not records:
         return None
     scale = NOTHING if published.scale is None else percent(published.scale)
     blocks: list[Block] = [
@@ -76,9 +43,50 @@ def paper(group: Group, desk: Desk) -> Section | None:
             "between seeds (Student's t) where there are two or more, else by document. The paper "
             "gives none.",
             _COLUMNS,
-            lines,
+            [_line(record) for record in records],
             records,
             desk.made_by(evaluation),
         ),
     ]
     return Section("Beside the paper", blocks)
+
+
+def _records(evaluation: Document, published: Published) -> list[Document]:
+    """What both measured, for each architecture and K."""
+    records: list[Document] = []
+    sites = by_site(evaluation)
+    for site, layers in sites.items():
+        if not published.belongs_to(site, len(sites)):
+            continue
+        for one in alike(base_line(layers)):
+            theirs = dict(published.points.get(one.architecture, [])).get(one.k or 0)
+            ours = of_layers(one.best, "delta_cross_entropy")
+            if theirs is None or ours is None:
+                continue
+            records.append(
+                {
+                    "site": site,
+                    "architecture": one.architecture,
+                    "k": one.k,
+                    "published_delta_cross_entropy": theirs,
+                    "delta_cross_entropy": ours.mean,
+                    "delta_cross_entropy_half_95": ours.half,
+                    "interval": ours.kind,
+                    "seeds": ours.n,
+                }
+            )
+    return records
+
+
+def _line(record: Document) -> Line:
+    theirs, ours = record["published_delta_cross_entropy"], record["delta_cross_entropy"]
+    half = record["delta_cross_entropy_half_95"]
+    return Line(
+        [
+            look(record["architecture"]).name,
+            count(record["k"]),
+            plus_minus(theirs, None, 4, signed=True),
+            plus_minus(ours, half, 4, signed=True),
+            plus_minus(ours - theirs, None, 4, signed=True),
+        ]
+    )

@@ -6,7 +6,7 @@ from mxd.report._desk import Desk
 from mxd.report._intervals import mean_of, of_layers
 from mxd.report._looks import look
 from mxd.report._series import alike, base_line, by_site
-from mxd.report._show import NOTHING, count, decimal, one_line, percent, plus_minus, without_folders
+from mxd.report._show import NOTHING, count, decimal, one_line, percent, plus_minus, short_names
 from mxd.report.blocks import Column, Line, Section, Table
 from mxd.report.combining import Group
 from mxd.report.reading import FAITHFULNESS, Document
@@ -29,12 +29,13 @@ def texts(group: Group, desk: Desk) -> Section | None:
         return None
     lines: list[Line] = []
     records: list[dict[str, Any]] = []
-    for document in documents:
+    named = short_names([document.get("text") or "text" for document in documents])
+    for document, short in zip(documents, named, strict=True):
         text = str(document.get("text") or "text")
         base = decimal(document.get("base_cross_entropy"), 4)
         for site, layers in by_site(document).items():
             for one in alike(base_line(layers)):
-                name = f"{one_line(without_folders(text))}: base model {base} nats per token"
+                name = f"{one_line(short)}: base model {base} nats per token"
                 lines.append(Line(_cells(one.architecture, one.k, one.best), name))
                 records.append(_record(text, site, one.architecture, one.k, one.best))
     commands = dict.fromkeys(desk.made_by(document) for document in documents)

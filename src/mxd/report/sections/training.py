@@ -2,7 +2,7 @@
 
 from mxd.report._curves import singular_values_by_site
 from mxd.report._desk import Desk
-from mxd.report._show import compact
+from mxd.report._show import NOTHING, compact, number
 from mxd.report.blocks import Block, Column, Line, Section, Table
 from mxd.report.combining import Group
 from mxd.report.figures import draw_singular_values, draw_training
@@ -72,4 +72,5 @@ def _ends(rows: list[dict[str, object]], desk: Desk, command: str) -> Table:
 
 
 def _plain(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, (int, float)) else "–"
+    found = number(value)
+    return NOTHING if found is None else f"{found:.4g}"
