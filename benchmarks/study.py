@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from study_summary import summarise
 from study_texts import write_texts
@@ -64,27 +65,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--work", type=Path, default=Path("study"), help="folder for the runs")
+    parser.add_argument("--only", nargs="*", help="names of models; what the others left is kept")
     parser.add_argument("--quick", action="store_true", help="a hundredth of it, to try it out")
     flags = parser.parse_args()
     shared = Path(os.environ.get("MXD_SHARED", "../shared")).resolve()
     if not (shared / "data" / "corpus").is_dir():
         parser.error(f"{shared} has no data/corpus; say with $MXD_SHARED where the data is")
     work = flags.work.resolve()
-    if (work / "runs").exists():
-        parser.error(f"{work}/runs is there already; move it away to measure anew")
+    plans = [plan for plan in PLANS if plan.name in (flags.only or [one.name for one in PLANS])]
+    for plan in plans:
+        if (work / "runs" / plan.name).exists():
+            parser.error(f"{work}/runs/{plan.name} is there already; move it away to measure anew")
     prepare(shared, work)
-    started = time.time()
-    chains = [chain(plan, flags.quick) for plan in PLANS]
+    chains = [chain(plan, flags.quick) for plan in plans]
     with ThreadPoolExecutor(max_workers=2) as two_cores:
         done = list(two_cores.map(lambda verbs: run_chain(verbs, work), chains))
-    record = {
-        "machine": machine(),
-        "minutes": round((time.time() - started) / 60, 1),
-        "commands": [{"command": line, "seconds": s} for part in done for line, s in part],
+    record = remember(work, dict(zip((plan.name for plan in plans), done, strict=True)))
+    summarise(
+        work, [plan.name for plan in PLANS if plan.name in record["models"]], record, flags.out
+    )
+    sys.stdout.write(f"{record['core_minutes']} core-minutes; results in {flags.out}\n")
+
+
+def remember(work: Path, done: dict[str, list[tuple[str, float]]]) -> dict[str, Any]:
+    """Write study.json: what was run for each model, and how long each verb took."""
+    path = work / "study.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["models"] if path.is_file() else {}
+    models = known | {
+        name: [{"command": line, "seconds": seconds} for line, seconds in part]
+        for name, part in done.items()
     }
-    (work / "study.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    summarise(work, [plan.name for plan in PLANS], record, flags.out)
-    sys.stdout.write(f"{record['minutes']} minutes; results in {flags.out}\n")
+    seconds = sum(one["seconds"] for part in models.values() for one in part)
+    record = {"machine": machine(), "core_minutes": round(seconds / 60), "models": models}
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return record
 
 
 PLANS = (
@@ -108,9 +122,8 @@ PLANS = (
         "stories260k",
         "models/stories260k",
         STORIES,
-        "2.5e5",
+        "1.5e5",
         (CODE, PROSE),
-        expansion="32",
         extra=("--ablations", "ablations.yaml"),
     ),
 )

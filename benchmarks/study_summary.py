@@ -38,11 +38,11 @@ def _head(record: dict[str, Any]) -> str:
     machine = record["machine"]
     return f"""# The whole evaluation on small models
 
-Made by `make study` in {record["minutes"]} minutes on {machine["cores"]} cores ({machine["cpu"]};
+Made by `make study`: {record["core_minutes"]} core-minutes, two verbs at a time, on {machine["cores"]} cores ({machine["cpu"]};
 torch {machine["torch"]}, no GPU). What each figure means: [evaluation](../evaluation.md),
 [probing](../probing.md), [steering](../steering.md), [editing](../editing.md). ± is a 95 % interval
 over three seeds (Student's t) where several seeds were trained, else over documents, texts or units,
-as the header says. The layers saw few tokens (250 thousand): these tables show that the whole
+as the header says. The layers saw few tokens (150 to 250 thousand): these tables show that the whole
 evaluation works and what it says of short runs, not what is true of long ones."""
 
 
@@ -276,5 +276,9 @@ def _pictures(report: Path, model: str, out: Path) -> Iterable[str]:
 
 
 def _commands(record: dict[str, Any]) -> str:
-    lines = "\n".join(f"{one['seconds']:6.0f} s  {one['command']}" for one in record["commands"])
+    lines = "\n".join(
+        f"{one['seconds']:6.0f} s  {one['command']}"
+        for part in record["models"].values()
+        for one in part
+    )
     return f"## Commands\n\nEach on one core, two at a time:\n\n```\n{lines}\n```"

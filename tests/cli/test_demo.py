@@ -36,7 +36,7 @@ def test_demo_takes_a_bundled_model_apart(cli, tmp_path, monkeypatch, arch, ks):
     }  # fmt: skip
     stored = read_json(out / "eval" / "held-out.json")
     assert stored.pop("kind") == "faithfulness"
-    assert stored.pop("command").startswith("mxd ")
+    assert stored.pop("command").startswith("mxd")
     assert stored == document
 
     for name in ("frontier", "activity", "training"):

@@ -63,7 +63,7 @@ def test_document_holds_geometry_and_specialisation(cli, run_folder):
     cli.succeeds("eval", run_folder, *FEW)
     document = read_json(run_folder / "eval" / "held-out.json")
     assert document["kind"] == "faithfulness"
-    assert document["command"].startswith("mxd ")
+    assert document["command"].startswith("mxd")
     assert [layer["architecture"] for layer in document["geometry"]] == ["mxd", "transcoder"]
     mxd, transcoder = document["geometry"]
     assert len(mxd["rank"]["experts"]) == 4

@@ -39,7 +39,7 @@ def test_interruption_before_training_leaves_nothing(cli, saved, text, tmp_path,
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mxd.cli.fit.load_model", interrupt)
+    monkeypatch.setattr("mxd.cli._train.load_model", interrupt)
     result = cli("fit", saved("gpt2"), *small(text=text, out=tmp_path / "a" / "run"))
     assert result.code == 130
     assert result.err.strip() == "mxd: interrupted; nothing is kept"

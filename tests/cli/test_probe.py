@@ -27,7 +27,7 @@ def test_figures_are_printed_stored_and_written(cli, run_folder, task):
     document = read_json(Path("a.json"))
     assert document == read_json(run_folder / "eval" / "probe-marked.json")
     assert (document["kind"], document["task"], document["level"]) == ("probe", "marked", "text")
-    assert document["command"].startswith("mxd ")
+    assert document["command"].startswith("mxd")
     assert (document["train_texts"], document["test_texts"]) == (90, 30)
     assert document["skipped_texts"] == 0
     assert [layer["architecture"] for layer in document["layers"]] == ["mxd", "transcoder"]

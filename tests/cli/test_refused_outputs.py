@@ -58,7 +58,7 @@ def test_unwritable_place_is_refused(cli, fit_arguments, where):
 
 def test_unwritable_place_is_refused_before_the_model_is_loaded(cli, fit_arguments, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
-    monkeypatch.setattr("mxd.cli.fit.load_model", None)
+    monkeypatch.setattr("mxd.cli._train.load_model", None)
     cli.refuses(fit_arguments(out="run"), "run", "choose another")
 
 

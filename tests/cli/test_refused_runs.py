@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -153,12 +154,12 @@ def test_the_same_weights_elsewhere_give_no_warning(cli, saved, run_folder, tmp_
     assert cli.succeeds("eval", run_folder, "--model", moved, *FEW).err == ""
 
 
-def test_damaged_metrics_cost_no_more_than_their_curves(cli, run_folder, caplog):
+def test_damaged_metrics_cost_no_more_than_their_line(cli, run_folder):
     metrics = run_folder / "metrics.jsonl"
     metrics.write_bytes(metrics.read_bytes()[:-30])
     cli.succeeds("eval", run_folder, *FEW)
-    assert "damaged line" in caplog.text
-    assert (run_folder / "report.html").is_file()
+    page = (run_folder / "report.html").read_text(encoding="utf-8")
+    assert re.search(r"metrics.jsonl has 1 damaged of \d+ lines", page)
 
 
 def test_unwritable_run_is_refused_before_the_model_is_loaded(cli, run_folder, monkeypatch):

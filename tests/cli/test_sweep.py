@@ -49,7 +49,7 @@ def test_sweep_trains_evaluates_and_publishes_the_grid_and_the_ablation(
     assert [layer["name"] for layer in document["layers"]] == [*grid, "mxd-k3-w24-s1-relu-encoder"]
     stored = read_json(out / "eval" / "held-out.json")
     assert stored["kind"] == "faithfulness"
-    assert stored["command"].startswith("mxd ")
+    assert stored["command"].startswith("mxd")
     assert stored == document
     relu = mxd.load(out / "layers" / SITE / "mxd-k3-w24-s1-relu-encoder")
     base = mxd.load(out / "layers" / SITE / "mxd-k3-w24-s1")
