@@ -38,7 +38,7 @@ from mxd.training import (
     store_evaluation,
 )
 
-DEMO_TOKENS = 400_000
+DEMO_TOKENS = 200_000
 """Training tokens: what two cores manage in under six minutes, evaluation included."""
 EVALUATION_TOKENS = 40_000
 LAYER = 3
