@@ -39,7 +39,7 @@ results: $(VENV)/.installed-dev  ## Measure what docs/results.md reports (about 
 	$(BIN)/python benchmarks/compare.py --arch llama --out benchmarks/results
 	$(BIN)/python benchmarks/memory.py --out benchmarks/results
 
-study: $(VENV)/.installed-dev  ## Measure what docs/results/ shows (about half an hour on two cores).
+study: $(VENV)/.installed-dev  ## Measure what docs/results/ shows (some 40 minutes on two cores).
 	$(BIN)/python benchmarks/study.py --out docs/results
 
 $(VENV)/.torch: constraints.txt

@@ -268,7 +268,8 @@ def _pictures(report: Path, model: str, out: Path) -> Iterable[str]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for table in sorted((report / "tables").glob("*.csv")):
-        shutil.copy(table, folder / table.name)
+        content = table.read_text(encoding="utf-8").replace(f"{report.parents[1]}/", "")
+        (folder / table.name).write_text(content, encoding="utf-8")
     yield f"### Pictures\n\nTables in full precision, and these pictures, are in [{model}/]({model})."
     for picture in sorted((report / "figures").glob("*.png")):
         shutil.copy(picture, folder / picture.name)
