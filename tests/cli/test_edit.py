@@ -196,6 +196,15 @@ def test_interrupted_study_keeps_the_layers_that_are_done(
     assert [layer["architecture"] for layer in document["layers"]] == ["mxd"]
 
 
+@pytest.mark.parametrize("flag", ["tokens", "rank", "sizes", "random-draws", "seed"])
+def test_flags_of_a_study_are_refused_without_it(cli: Cli, run: Path, flag: str) -> None:
+    value = "attribution" if flag == "rank" else 1
+    cli.refuses(
+        ["edit", run, "--expert", 2, "--scale", 0, "--out", "edited", f"--{flag}", value],
+        f"got --{flag}, expected together with it",
+    )
+
+
 def test_refused_studies(cli: Cli, run: Path) -> None:
     write_text(Path("prose.jsonl.gz"), documents=30, seed=5)
     write_text(Path("other.jsonl.gz"), documents=30, seed=6)

@@ -24,6 +24,7 @@ from mxd.evaluation.editing import RANKINGS, SIZES
 from mxd.training import evaluation_documents, first_documents, store_result
 
 _OF_STUDY = ("target", "keep")
+_OF_MEASURING = ("tokens", "rank", "sizes", "random_draws", "seed", "batch_contexts")
 _OF_EDITS = (
     "expert", "remove", "replace_by", "where", "unless", "edit", "out", "overwrite", "no_check",
 )  # fmt: skip
@@ -60,17 +61,23 @@ STUDY_OPTIONS: list[Any] = [
 ]  # fmt: skip
 
 
-def check_study_flags(flags: dict[str, Any]) -> None:
+def check_study_flags(flags: dict[str, Any], given: set[str]) -> None:
     """Refuse flags of the one use of the verb in the other.
+
+    Args:
+        flags: all flags.
+        given: names of those that were typed, or stand in the file of --config.
 
     Raises:
         UserError: such flags, or a study without its two texts.
     """
-    stray = _OF_EDITS if flags["study"] else _OF_STUDY
-    given = [name.replace("_", "-") for name in stray if is_given(flags[name])]
-    if given:
+    stray = [name for name in (_OF_EDITS if flags["study"] else _OF_STUDY) if is_given(flags[name])]
+    if not flags["study"]:
+        stray += [name for name in _OF_MEASURING if name in given]
+    if stray:
         told = "without it" if flags["study"] else "together with it"
-        raise UserError(f"got --{given[0]}, expected {told}: --study is a measurement")
+        name = stray[0].replace("_", "-")
+        raise UserError(f"got --{name}, expected {told}: --study is a measurement")
     missing = [name for name in _OF_STUDY if flags[name] is None]
     if flags["study"] and missing:
         raise UserError(f"got --study without --{missing[0]}, expected both texts; add it")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from mxd.cli._types import COUNT, DEVICE, INTEGERS, NAMES, RATES
 from mxd.layers import ARCHITECTURES
@@ -218,3 +219,9 @@ def options(wanted: Sequence[Option]) -> Callable[[F], F]:
         return command
 
     return decorate
+
+
+def given_flags(context: click.Context) -> set[str]:
+    """Names of the parameters that were typed, or stand in the file of --config."""
+    left = (None, ParameterSource.DEFAULT)
+    return {name for name in context.params if context.get_parameter_source(name) not in left}

@@ -3,9 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import click
-from click.core import ParameterSource
-
 from mxd.errors import UserError
 from mxd.training import PAPER_ARCHITECTURES, PAPER_KS, Preset, Recipe
 
@@ -16,12 +13,6 @@ _PART_OF_A_PRESET = (
     "l1_coefficient", "auxk_coefficient", "buffer_contexts", "buffer_dtype",
 )  # fmt: skip
 """Flags that make a run another than the paper's."""
-
-
-def given_flags(context: click.Context) -> set[str]:
-    """Names of the parameters that were typed, or stand in the file of --config."""
-    left = (None, ParameterSource.DEFAULT)
-    return {name for name in context.params if context.get_parameter_source(name) not in left}
 
 
 def with_preset(preset: Preset, flags: Mapping[str, Any], given: set[str]) -> dict[str, Any]:

@@ -55,15 +55,31 @@ def training_progress(screen: Console) -> Iterator[Any]:
         yield update
 
 
+class Pace:
+    """Says when another line of progress is due: every 15 seconds."""
+
+    def __init__(self) -> None:
+        self._started = self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether it is time for a line; the next one is then due later."""
+        now = time.monotonic()
+        due = now - self._last >= _PLAIN_SECONDS
+        self._last = now if due else self._last
+        return due
+
+    def seconds_left(self, done: int, total: int) -> float:
+        """Time left, if the rest takes as long for each part as what is done."""
+        return (time.monotonic() - self._started) / max(1, done) * (total - done)
+
+
 class _PlainLines:
     def __init__(self, screen: Console) -> None:
-        self._screen, self._last = screen, time.monotonic()
+        self._screen, self._pace = screen, Pace()
 
     def __call__(self, progress: Progress) -> None:
-        done = progress.tokens >= progress.total
-        if not done and time.monotonic() - self._last < _PLAIN_SECONDS:
+        if not self._pace.is_due() and progress.tokens < progress.total:
             return
-        self._last = time.monotonic()
         speed = progress.tokens / progress.seconds
         left = max(0.0, (progress.total - progress.tokens) / speed)
         self._screen.print(
@@ -81,11 +97,10 @@ def _figures(progress: Progress) -> str:
 
 def evaluation_progress(screen: Console, total: int) -> Callable[[int], None]:
     """A callback for `evaluate`: now and then a line that says how far it is."""
-    last = [time.monotonic()]
+    pace = Pace()
 
     def say(tokens: int) -> None:
-        if time.monotonic() - last[0] >= _PLAIN_SECONDS:
-            last[0] = time.monotonic()
+        if pace.is_due():
             screen.print(f"evaluated on {tokens:,} of at most {total:,} tokens")
 
     return say

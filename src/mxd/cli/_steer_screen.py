@@ -1,6 +1,5 @@
 """What `mxd steer` shows: samples, and the table of a study."""
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,11 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mxd.cli._screen import _one_line
+from mxd.cli._screen import Pace, _one_line
 from mxd.evaluation import SteeredText
 from mxd.evaluation.judging import Usage
 
-_PLAIN_SECONDS = 15
 _COLUMNS = (
     "layer", "strength", "judge", "concept", "fluency", "random: concept", "fluency",
     "distinct-2", "random", "sets", "failed",
@@ -36,12 +34,16 @@ def show_samples(screen: Console, steered: SteeredText, maximum: float) -> None:
 
 def study_progress(screen: Console) -> Callable[[str, int, int], None]:
     """A callback for the study: now and then a line that says how far a layer is."""
-    last = [time.monotonic()]
+    paces: dict[str, Pace] = {}
 
     def say(name: str, written: int, wanted: int) -> None:
-        if time.monotonic() - last[0] >= _PLAIN_SECONDS:
-            last[0] = time.monotonic()
-            screen.print(Text(f"{_one_line(name)}: wrote {written:,} of {wanted:,} samples"))
+        pace = paces.setdefault(name, Pace())
+        if pace.is_due():
+            done, left = (
+                f"wrote {written:,} of {wanted:,} samples",
+                pace.seconds_left(written, wanted),
+            )
+            screen.print(Text(f"{_one_line(name)}: {done}, {left:.0f} s left"))
 
     return say
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from mxd.cli._editing import STUDY_OPTIONS, check_study_flags, run_study
 from mxd.cli._edits import CHECK_TOKENS, check_layer_target, edits_of, firing_frequencies
-from mxd.cli._options import options
+from mxd.cli._options import given_flags, options
 from mxd.cli._paths import check_json_target, write_json
 from mxd.cli._run import (
     MODEL_OPTIONS,
@@ -77,7 +77,7 @@ def edit_layer(run: Path, json_file: Path | None, **flags: Any) -> None:
     eval/editing-TARGET-KEEP.json is written after each layer.
     """
     check_json_target(json_file)
-    check_study_flags(flags)
+    check_study_flags(flags, given_flags(click.get_current_context()))
     if flags["study"]:
         run_study(run, json_file, flags)
     else:

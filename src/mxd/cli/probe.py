@@ -1,6 +1,5 @@
 """`mxd probe`: how well single units of a run's layers tell the classes of a task apart."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,12 +20,10 @@ from mxd.cli._run import (
     command_line,
     open_with_model,
 )
-from mxd.cli._screen import _one_line, console
+from mxd.cli._screen import Pace, _one_line, console
 from mxd.cli._types import COUNT, Listed, with_config
 from mxd.evaluation.probing import HUB_TASKS, Probe, load_task, probe
 from mxd.training import store_result
-
-_PLAIN_SECONDS = 15
 
 
 def _group_size(part: str) -> int | str:
@@ -147,14 +144,11 @@ def _keeping(path: Path, document: dict[str, Any]) -> Iterator[None]:
 
 
 def _progress(screen: Console) -> Callable[[int, int], None]:
-    started = last = time.monotonic()
+    pace = Pace()
 
     def say(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= _PLAIN_SECONDS:
-            last = now
-            left = (now - started) / done * (total - done)
+        if pace.is_due():
+            left = pace.seconds_left(done, total)
             screen.print(f"read {done:,} of {total:,} texts, {left:.0f} s left")
 
     return say

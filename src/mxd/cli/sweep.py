@@ -9,9 +9,9 @@ from rich.console import Console
 from transformers import PreTrainedModel
 
 from mxd.cli._measure import evaluate_held_out
-from mxd.cli._options import SWEEP_OPTIONS, options
+from mxd.cli._options import SWEEP_OPTIONS, given_flags, options
 from mxd.cli._paths import check_json_target, keeping, write_json
-from mxd.cli._presets import given_flags, preset_notes, scale_notes, with_preset
+from mxd.cli._presets import preset_notes, scale_notes, with_preset
 from mxd.cli._recipe import recipe_from_flags
 from mxd.cli._run import Opened
 from mxd.cli._screen import console, show_figures

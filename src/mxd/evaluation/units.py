@@ -7,11 +7,12 @@ from typing import Any
 from torch import nn
 
 from mxd.data import Contexts
+from mxd.evaluation._layers import sparse_layers
 from mxd.evaluation.figures import finite
 from mxd.evaluation.firing import find_firings
 from mxd.evaluation.geometry import Geometry, geometry
 from mxd.evaluation.specialisation import Specialisation, specialisation
-from mxd.layers import Layer, SparseLayer
+from mxd.layers import Layer
 
 UNIT_TOKENS = 50_000
 """Tokens that firing is noted on, at most: memory grows with tokens · (d_in + d_out + K)."""
@@ -56,11 +57,7 @@ def measure_units(
         seed: of the draws of experts and the chance level of overlaps.
         on_layer: called with site and name before each layer.
     """
-    sparse = {
-        site: {name: one for name, one in of.items() if isinstance(one, SparseLayer)}
-        for site, of in layers.items()
-    }
-    sparse = {site: of for site, of in sparse.items() if of}
+    sparse = sparse_layers(layers)
     found: list[UnitFigures] = []
     if not sparse:
         return found

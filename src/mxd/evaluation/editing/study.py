@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from mxd.errors import UserError
+from mxd.evaluation._layers import some_sparse_layers
 from mxd.evaluation._sums import SiteLayers
 from mxd.evaluation.editing.bench import Bench
 from mxd.evaluation.editing.choice import RANKINGS, SIZES, Choice, Plan, checked_plan, choose
@@ -76,7 +76,11 @@ def editing_study(
     """
     model.eval()
     plan = checked_plan(float(scale), rankings, sizes, random_draws, seed, excluded_token_ids)
-    chosen = _with_units(layers)
+    chosen = [
+        (site, name, layer)
+        for site, of in some_sparse_layers(layers, "to edit").items()
+        for name, layer in of.items()
+    ]
     benches = _benches(model, chosen, plan)
     study = EditingStudy(
         target.describe(), keep.describe(), 0, plan.scale, plan.rankings, math.nan, math.nan, []
@@ -89,18 +93,6 @@ def editing_study(
         if on_layer is not None:
             on_layer(study)
     return study
-
-
-def _with_units(layers: SiteLayers) -> list[tuple[str, str, SparseLayer]]:
-    found = [
-        (site, name, layer)
-        for site, students in layers.items()
-        for name, layer in students.items()
-        if isinstance(layer, SparseLayer)
-    ]
-    if not found:
-        raise UserError("got no layer with units, expected at least one with experts or latents")
-    return found
 
 
 def _benches(

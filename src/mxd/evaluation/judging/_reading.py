@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from mxd.evaluation._layers import most_positions
+
 _BATCH = 64
 
 
@@ -52,8 +54,8 @@ class TextReader:
 
     def _room(self, prompt: int) -> int | None:
         """Tokens of a text that the model has room for."""
-        most = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        return max(1, most - max(1, prompt)) if isinstance(most, int) else None
+        most = most_positions(self._model)
+        return None if most is None else max(1, most - max(1, prompt))
 
     def _pass(
         self, prompt: list[int], ids: list[list[int]]

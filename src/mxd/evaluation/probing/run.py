@@ -9,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from mxd.errors import UserError
+from mxd.evaluation._layers import most_positions, some_sparse_layers
 from mxd.evaluation.probing.features import SiteFeatures, collect
 from mxd.evaluation.probing.fits import Selection
 from mxd.evaluation.probing.layer import Baselines, GroupSize, Setting, UnitProbes, baselines
@@ -66,9 +67,14 @@ def probe(
     """
     if selection not in ("train", "paper", "both"):
         raise UserError(f"got selection {selection!r}, expected train, paper or both; choose one")
-    chosen = _with_units(model, layers)
+    chosen = some_sparse_layers(layers, "to probe")
+    for site, of in layers.items():
+        for layer in of.values():
+            with graft(model, {site: layer}):  # widths and base model are checked here
+                layer.eval()
     task = task if isinstance(task, Task) else load_task(task, seed=seed)
-    rows = tokenise_task(task, tokenizer, _longest(model, tokenizer))
+    room = (most_positions(model) or 2**31) - (tokenizer.bos_token_id is not None)
+    rows = tokenise_task(task, tokenizer, room)
     classes, left_out = _check_rows(task, rows)
     result = _started(task, rows, left_out, selection, seed)
     features = collect(
@@ -187,21 +193,6 @@ def _add_paper(layer: ProbedLayer, probes: UnitProbes) -> None:
     layer.paper_f1_mean_ci = interval(resampled)
 
 
-def _with_units(
-    model: Any, layers: Mapping[str, Mapping[str, Layer]]
-) -> dict[str, dict[str, SparseLayer]]:
-    found: dict[str, dict[str, SparseLayer]] = {}
-    for site, of in layers.items():
-        for name, layer in of.items():
-            with graft(model, {site: layer}):  # widths and base model are checked here
-                layer.eval()
-            if isinstance(layer, SparseLayer):
-                found.setdefault(site, {})[name] = layer
-    if not found:
-        raise UserError("got no layer with experts or latents, expected at least one to probe")
-    return found
-
-
 def _check_rows(task: Task, rows: Rows) -> tuple[list[str], dict[str, int]]:
     """The classes that are still large enough once short texts are skipped."""
     try:
@@ -234,12 +225,6 @@ def _counted(task: Task, rows: Rows) -> Task:
         for label, train in zip(rows.labels, rows.is_train, strict=True)
     )
     return Task(name=task.name, source=task.source, level=task.level, examples=examples)
-
-
-def _longest(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    room = positions if isinstance(positions, int) and positions > 1 else 2**31
-    return room - (tokenizer.bos_token_id is not None)
 
 
 def _dense_rows(rows: Rows, seed: int) -> Any:

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from mxd.errors import UserError
+from mxd.evaluation._layers import most_positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +86,8 @@ def encode_prompt(
         ids = [tokenizer.bos_token_id, *ids]
     if not ids:
         raise UserError(f"got prompt {prompt!r}, which has no tokens, expected some text")
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if isinstance(most, int) and len(ids) + room > most:
+    most = most_positions(model)
+    if most is not None and len(ids) + room > most:
         raise UserError(
             f"got a prompt of {len(ids)} tokens and {room} to write, expected at most {most} in "
             "all, the model's longest text; give fewer"

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mxd.data import Contexts
 from mxd.errors import UserError
+from mxd.evaluation._layers import some_sparse_layers
 from mxd.evaluation.firing import Firing, find_firings
 from mxd.evaluation.judging import Judge
 from mxd.evaluation.steering._panel import Panel
@@ -26,7 +27,7 @@ from mxd.evaluation.steering.results import (
 from mxd.evaluation.steering.sampling import Sampling
 from mxd.evaluation.steering.strength import Strength
 from mxd.evaluation.steering.units import Choice, ChosenUnits, choose_units
-from mxd.layers import Layer, SparseLayer
+from mxd.layers import Layer
 
 _logger = logging.getLogger(__name__)
 _EXAMPLE_UNITS, _EXAMPLE_SAMPLES = 3, 2
@@ -112,7 +113,7 @@ def steering_study(
         UserError: no layer with units that fire, or predictions that are no numbers.
     """
     options = options or StudyOptions()
-    sparse = _with_units(layers)
+    sparse = some_sparse_layers(layers, "to steer with")
     writer = Writer(model, tokenizer, options.prompt, options.sampling, options.batch_rows)
     panel = Panel(judges)
     first = writer.unsteered()
@@ -204,19 +205,6 @@ class _LayerStudy:
                 self._say(self._name, self._written, self._wanted)
 
         return self._writer.steered(directions, torch.tensor(added), say)
-
-
-def _with_units(
-    layers: Mapping[str, Mapping[str, Layer]],
-) -> dict[str, dict[str, SparseLayer]]:
-    kept = {
-        site: {name: layer for name, layer in of.items() if isinstance(layer, SparseLayer)}
-        for site, of in layers.items()
-    }
-    kept = {site: of for site, of in kept.items() if of}
-    if not kept:
-        raise UserError("got no layer with units to steer with, expected one with experts, latents")
-    return kept
 
 
 def _steerable(chosen: ChosenUnits, strength: Strength) -> list[tuple[int, float]]:
