@@ -1,5 +1,6 @@
 """mxd: take a pretrained language model apart, layer by layer, into sparse experts."""
 
+from mxd import _huge_pages  # noqa: F401 - first, for its effect on torch
 from mxd._version import __version__
 from mxd.errors import UserError
 from mxd.evaluation import Evaluation, Probe, evaluate, load_task, probe, steer
@@ -22,7 +23,17 @@ from mxd.layers import (
     match_experts,
     mixture,
 )
-from mxd.training import Recipe, Run, StudentSpec, TextRecipe, fit, named_recipe, open_run
+from mxd.training import (
+    HarvestRecipe,
+    Recipe,
+    Run,
+    StudentSpec,
+    TextRecipe,
+    fit,
+    harvest,
+    named_recipe,
+    open_run,
+)
 
 __all__ = [
     "Codes",
@@ -30,6 +41,7 @@ __all__ = [
     "DenseMLPConfig",
     "Edit",
     "Evaluation",
+    "HarvestRecipe",
     "MLPSite",
     "MLPTranscoder",
     "MLPTranscoderConfig",
@@ -53,6 +65,7 @@ __all__ = [
     "find_site",
     "fit",
     "graft",
+    "harvest",
     "load",
     "load_model",
     "load_task",

@@ -1,4 +1,4 @@
-"""The one exception that means "the caller can mend this"."""
+"""The exception that means "the caller can mend this", and its one special case."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,7 @@ class UserError(ValueError):
     The command line prints the message alone and exits with code 2. Every other exception that
     leaves the library is a defect of the library.
     """
+
+
+class NotANumberError(UserError):
+    """NaN where numbers were expected."""

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mxd.data import Contexts
-from mxd.errors import UserError
+from mxd.errors import NotANumberError, UserError
 from mxd.evaluation.prediction import PredictionTotals, kl_divergence, token_losses
 from mxd.evaluation.reconstruction import ReconstructionTotals
 from mxd.evaluation.replay import Replay
@@ -161,10 +161,17 @@ class Sums:
         sites = {self.sites[site]: layer for site, layer in layers.items()}
         # They were checked at the start; the blocks before them give what they gave.
         with graft(self.model, sites, check=False), self._resume.resuming(layers):
-            logits = self.model(batch.tokens, use_cache=False).logits
+            logits = self._logits(batch)
         divergence = kl_divergence(batch.logits, logits, batch.wanted) if kl else 0.0
         losses = token_losses(logits, batch.tokens, batch.wanted)
         totals.add(losses, batch.losses, batch.documents, divergence)
+
+    def _logits(self, batch: _Batch) -> Tensor:
+        try:
+            logits: Tensor = self.model(batch.tokens, use_cache=False).logits
+        except NotANumberError:  # a layer whose training diverged feeds NaN to the next one
+            logits = torch.full_like(batch.logits, torch.nan)
+        return logits
 
 
 def _among(tokens: Int[Tensor, "..."], ids: Sequence[int]) -> Bool[Tensor, "..."]:

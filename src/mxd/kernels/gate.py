@@ -5,65 +5,43 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
-from mxd.kernels._scatter import scatter_rows, widen
-from mxd.kernels.combine import weighted_rows
+from mxd.errors import NotANumberError, UserError
+from mxd.kernels._dtypes import product_dtype
+from mxd.kernels._rows import scatter_rows, scatter_values, weighted_rows
+from mxd.kernels._select import select
 
-_TILE_ELEMENTS = 1 << 22
-"""Elements of pre-activations that exist at one time (16 MiB in float32)."""
 
-
-class _Gate(torch.autograd.Function):
+class _Gate(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        values, indices = _select(x, weight, bias, k)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, k: int, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        with torch.autocast(x.device.type, enabled=False):
+            values, indices = select(x, weight, bias, k, dtype)
+        values = values.relu_()
         ctx.save_for_backward(x, weight, values, indices)
         ctx.mark_non_differentiable(indices)
         return values, indices
 
     @staticmethod
+    @once_differentiable
     def backward(
         ctx: Any, *grads: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x, weight, values, indices = ctx.saved_tensors
         n = weight.shape[0]
         grad = grads[0] * (values > 0)  # ReLU passes nothing at and below zero
-        grad_x = (
-            weighted_rows(grad, indices, weight).to(x.dtype) if ctx.needs_input_grad[0] else None
-        )
-        grad_weight = grad_bias = None
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = weighted_rows(grad, indices, weight).to(x.dtype)
         if ctx.needs_input_grad[1]:
             grad_weight = scatter_rows(grad, indices, x, n).to(weight.dtype)
         if ctx.needs_input_grad[2]:
-            terms = widen(grad).reshape(-1)
-            grad_bias = terms.new_zeros(n).index_add_(0, indices.reshape(-1), terms)
-        return grad_x, grad_weight, grad_bias, None
-
-
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:  # as F.linear has it
-        return torch.get_autocast_dtype(device)
-    return x.dtype
-
-
-def _select(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Top k of ReLU(x Wᵀ + b), a tile of tokens at a time; values in x's dtype."""
-    tokens, n = x.shape[0], weight.shape[0]
-    values = x.new_empty((tokens, k))
-    indices = torch.empty((tokens, k), dtype=torch.int64, device=x.device)
-    dtype = _compute_dtype(x)
-    with torch.autocast(x.device.type, enabled=False):
-        x, transposed, bias = x.to(dtype), weight.to(dtype).T, bias.to(dtype)
-        tile = max(1, _TILE_ELEMENTS // n)
-        buffer = torch.empty((min(tile, tokens), n), dtype=dtype, device=x.device)
-        for start in range(0, tokens, tile):
-            rows = x[start : start + tile]
-            pre = torch.addmm(bias, rows, transposed, out=buffer[: len(rows)])
-            top = pre.topk(k, dim=-1)
-            values[start : start + tile] = top.values
-            indices[start : start + tile] = top.indices
-    return values.relu_(), indices
+            grad_bias = scatter_values(grad, indices, n).to(weight.dtype)
+        return grad_x, grad_weight, grad_bias, None, None
 
 
 def gate(
@@ -71,6 +49,8 @@ def gate(
     weight: Float[Tensor, "n d_in"],
     bias: Float[Tensor, "n"],
     k: int,
+    *,
+    check: bool = True,
 ) -> tuple[Float[Tensor, "*batch k"], Int[Tensor, "*batch k"]]:
     """TopK_k(ReLU(G x + g)), the sparse coefficients a (paper, section 3).
 
@@ -79,15 +59,43 @@ def gate(
         weight: G, one row for each unit, (n, d_in).
         bias: g, (n,).
         k: how many units may be active, 1 ≤ k ≤ n.
+        check: refuse NaN in x; False where the caller has looked (`check_numbers`).
 
     Returns:
         values (..., k), in descending order and ≥ 0, and indices (..., k) of the units. Where fewer
         than k pre-activations are positive, the remaining values are 0 and their indices are valid.
 
-    Pre-activations exist for a tile of tokens at a time and none is kept: the backward pass touches
-    the selected units alone. Under autocast the product runs in the autocast dtype; values come
-    back in x's dtype and gradients are summed in float32. The specification is `naive.gate`.
+    Raises:
+        UserError: k out of range.
+        NotANumberError: NaN in x. On an accelerator NaN goes through as NaN: looking for it would
+            make every step wait for the device.
+
+    Pre-activations exist for a tile of tokens and units at a time and none is kept: the backward
+    pass touches the selected units alone. Under autocast the product runs in the autocast dtype and
+    names candidates, whose values are then computed in float32 (`recall` in
+    docs/performance.md says how often the choice differs); gradients are summed in float32. It can
+    be differentiated once. The specification is `naive.gate`.
     """
-    shape = x.shape[:-1]
-    values, indices = _Gate.apply(x.reshape(-1, x.shape[-1]), weight, bias, k)
+    if not 1 <= k <= len(weight):
+        raise UserError(f"got k={k}, expected 1 to {len(weight)}, the number of units")
+    shape, flat = x.shape[:-1], x.reshape(-1, x.shape[-1])
+    if check:
+        check_numbers(x)
+    values, indices = _Gate.apply(flat, weight, bias, k, product_dtype(x))
     return values.reshape(*shape, k), indices.reshape(*shape, k)
+
+
+def check_numbers(x: Float[Tensor, "..."]) -> None:
+    """Refuse NaN in an input that is on the CPU.
+
+    Raises:
+        NotANumberError: there is some.
+    """
+    if x.device.type != "cpu":
+        return
+    # A sum is finite wherever it can be, and costs a tenth of the exact check.
+    if not x.detach().sum().isfinite() and bool(x.isnan().any()):
+        raise NotANumberError(
+            "got NaN in a layer's input, expected numbers; look for broken weights in the model or "
+            "in the layers before this one, or run the model in float32 or bfloat16"
+        )

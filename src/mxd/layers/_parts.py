@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mxd.errors import UserError
-from mxd.kernels import gate
+from mxd.kernels import check_numbers, gate
 from mxd.layers.codes import Codes
 from mxd.layers.config import SparseConfig
 
@@ -40,22 +40,29 @@ def select_units(
     config: SparseConfig,
     k: int | None = None,
     skip: int = 0,
+    centre: Float[Tensor, " d_in"] | None = None,
 ) -> Codes:
     """Codes of the active units: top-k, or every positive coefficient under `l1`.
 
-    The first `skip` units are left out of the choice, and of k.
+    The first `skip` units are left out of the choice, and of k; `centre` is taken from x first.
 
     Raises:
-        UserError: k leaves no unit to choose.
+        UserError: k leaves no unit to choose, or NaN in x.
     """
     if k is not None and k < config.least_k:
         raise UserError(f"got k={k}, expected at least {config.least_k}")
-    weight, bias = router.weight[skip:], router.bias[skip:]
+    check_numbers(x)  # x itself: a layer whose own centre is NaN gives NaN, as other layers do
+    if centre is not None:
+        x = x - centre
+    weight: Tensor = router.weight
+    bias: Tensor = router.bias
+    if skip:  # a slice has a gradient as wide as the whole, so none is taken without need
+        weight, bias = weight[skip:], bias[skip:]
     if config.sparsity == "l1" and k is None:
         wanted = _most_active(x, weight, bias)
     else:
         wanted = min(config.k if k is None else k, config.n_units) - skip
-    values, indices = gate(x, weight, bias, wanted)
+    values, indices = gate(x, weight, bias, wanted, check=False)
     return Codes(values, indices + skip if skip else indices, config.n_units)
 
 

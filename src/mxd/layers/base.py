@@ -14,6 +14,8 @@ from mxd.layers.config import LayerConfig, SparseConfig
 from mxd.layers.edits import with_edits
 
 Self = TypeVar("Self", bound="Layer")
+_ROWS = 4096
+"""Rows of units that are normalised at one time, so that temporaries do not grow with N."""
 
 
 class Cost(NamedTuple):
@@ -150,20 +152,21 @@ class SparseLayer(Layer):
     @torch.no_grad()
     def normalise_units(self) -> None:
         """Put every unit's row back to unit norm; a row of zeros stays as it is."""
-        rows = self.unit_rows
-        norms = rows.norm(dim=-1, keepdim=True)
-        rows.div_(torch.where(norms > 0, norms, torch.ones_like(norms)))
+        for rows in self.unit_rows.split(_ROWS):
+            norms = rows.norm(dim=-1, keepdim=True)
+            rows.div_(torch.where(norms > 0, norms, torch.ones_like(norms)))
 
     @torch.no_grad()
     def remove_parallel_gradient(self) -> None:
         """Take from every row's gradient the part along the row, so that a step turns it only."""
-        rows = self.unit_rows
-        if rows.grad is not None:
-            along = (rows.grad * rows).sum(-1, keepdim=True)
-            squared = rows.square().sum(-1, keepdim=True)
-            rows.grad.sub_(
-                rows * along / torch.where(squared > 0, squared, torch.ones_like(squared))
-            )
+        if self.unit_rows.grad is None:
+            return
+        parts = zip(self.unit_rows.split(_ROWS), self.unit_rows.grad.split(_ROWS), strict=True)
+        for rows, grad in parts:
+            along = torch.linalg.vecdot(grad, rows).unsqueeze(-1)
+            squared = torch.linalg.vecdot(rows, rows).unsqueeze(-1)
+            share = along / torch.where(squared > 0, squared, torch.ones_like(squared))
+            grad.addcmul_(rows, share, value=-1)
 
     def cost(self) -> Cost:
         """Parameters, active parameters and operations for a token at the configured K."""

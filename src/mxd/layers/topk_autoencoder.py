@@ -69,7 +69,7 @@ class TopKAutoencoder(SparseLayer):
 
     def encode(self, x: Float[Tensor, "*batch d_in"], k: int | None = None) -> Codes:
         """Latent activations of an MLP output x: k columns, descending."""
-        return self.edit_codes(select_units(x - self.bias, self.encoder, self.config, k))
+        return self.edit_codes(select_units(x, self.encoder, self.config, k, centre=self.bias))
 
     def contribution(
         self, codes: Codes, x: Float[Tensor, "*batch d_in"]
