@@ -3,6 +3,7 @@
 from mxd.host._compatible import BaseModelMismatch
 from mxd.host._site import MLPSite, site_fingerprint
 from mxd.host.capture import capture, record
+from mxd.host.compiled import compiled_blocks
 from mxd.host.find import find_mlps, find_site
 from mxd.host.graft import graft
 from mxd.host.loading import check_device, load_model, load_tokenizer
@@ -14,6 +15,7 @@ __all__ = [
     "Resume",
     "capture",
     "check_device",
+    "compiled_blocks",
     "find_mlps",
     "find_site",
     "graft",

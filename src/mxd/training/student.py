@@ -8,9 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mxd.kernels import gate
 from mxd.layers import Codes, Layer, SparseLayer
+from mxd.training.counters import Counters
+from mxd.training.dead_units import dead_units_loss
 from mxd.training.losses import loss_function, normalized_mse
+from mxd.training.micro_batches import MicroBatches
+from mxd.training.optimizer import LayerAdamW
 from mxd.training.recipe import OptimizerRecipe
 from mxd.training.schedule import Schedule
 
@@ -52,20 +55,12 @@ class Student:
         self.steps = self.tokens = 0
         self.nmse_history: list[float] = []
         self.diverged = False
-        device = layer.bias.device
         self._loss = loss_function(recipe.loss)
         self._k_draws = torch.Generator().manual_seed(seed)
-        self._optimizer = torch.optim.AdamW(
-            layer.parameters(),
-            lr=lr,
-            betas=recipe.betas,
-            weight_decay=recipe.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
-        )
-        units = layer.config.n_units
-        self._silent_tokens = torch.zeros(units, dtype=torch.int64, device=device)
-        self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, nmse, l0
-        self._window_steps = 0
+        self._optimizer = LayerAdamW(layer, recipe, lr)
+        self._counters = Counters(layer.config.n_units, layer.bias.device)
+        # AuxK's loss is a ratio of sums over the batch, which parts of it cannot know.
+        self._micro = MicroBatches(name, recipe.micro_tokens, not recipe.auxk_coefficient)
 
     def step(
         self,
@@ -73,113 +68,87 @@ class Student:
         y: Float[Tensor, "tokens d_out"],
         context: AbstractContextManager[object],
     ) -> None:
-        """One optimizer step on a batch of activations.
+        """One optimizer step on a batch of activations; nothing here waits for the device.
+
+        When memory runs out the batch is computed in halves, quarters, …, whose gradients add up to
+        the same step.
 
         Args:
             x: what the layer is fed, (tokens, d_in).
             y: what it should give, (tokens, d_out).
-            context: autocast, or nothing.
+            context: autocast, or nothing; it is entered once.
         """
         self.layer.train()
+        k = None
+        if isinstance(self.layer, SparseLayer) and self.layer.config.random_k:
+            k = self.layer.training_k(self._k_draws)
         with context:
-            codes, prediction = self._predict(x)
-            prediction = prediction.float()
-            loss = self._loss(prediction, y) + self._penalties(codes, x, y - prediction.detach())
-        loss.backward()
-        self._update()
-        with torch.no_grad():
-            self._count(codes, loss, normalized_mse(prediction, y), len(x))
+            self._micro.run(len(x), lambda parts: self._gradients(x, y, k, parts))
+        self._optimizer.update(self.lr * self.schedule.factor(self.steps))
+        self.steps += 1
+        self.tokens += len(x)
 
-    def _predict(self, x: Tensor) -> tuple[Codes | None, Tensor]:
+    def _gradients(self, x: Tensor, y: Tensor, k: int | None, parts: list[slice]) -> None:
+        """Gradients of a batch's loss, a part of it at a time, and what there is to count."""
+        self._optimizer.zero_grad(set_to_none=True)
+        errors: list[tuple[Tensor, Tensor]] = []
+        seen: list[Codes | None] = []
+        known = y.square().sum(-1) > 0 if len(parts) > 1 else None
+        for part in parts:
+            # The losses are means over tokens with y ≠ 0; a part counts with its share of them.
+            share = 1.0 if known is None else known[part].sum() / known.sum().clamp(min=1)
+            of_tokens = (part.stop - part.start) / len(x)
+            codes, prediction = self._predict(x[part], k)
+            target = y[part]
+            prediction = prediction.float()
+            fit = self._loss(prediction, target)
+            rest = self._penalties(codes, x[part], target - prediction.detach(), of_tokens)
+            loss = fit * share + rest
+            with torch.autocast(x.device.type, enabled=False):
+                loss.backward()
+            nmse = fit if self._loss is normalized_mse else normalized_mse(prediction, target)
+            errors.append((loss.detach(), nmse.detach() * share))
+            seen.append(codes)
+        self._count(errors, seen, len(x))
+
+    def _predict(self, x: Tensor, k: int | None) -> tuple[Codes | None, Tensor]:
         if not isinstance(self.layer, SparseLayer):
             return None, self.layer(x)
-        override = None
-        if self.layer.config.random_k:
-            override = self.layer.training_k(self._k_draws)
-        codes = self.layer.encode(x, override)
+        codes = self.layer.encode(x, k)
         return codes, self.layer.decode(codes, x)
 
-    def _penalties(self, codes: Codes | None, x: Tensor, residual: Tensor) -> Tensor | float:
+    def _penalties(
+        self, codes: Codes | None, x: Tensor, residual: Tensor, share: float
+    ) -> Tensor | float:
         if codes is None or not isinstance(self.layer, SparseLayer):
             return 0.0
         total: Tensor | float = 0.0
         if self.layer.config.sparsity == "l1":
-            total = self.recipe.l1_coefficient * codes.values.sum(-1).mean()
+            total = self.recipe.l1_coefficient * codes.values.sum(-1).mean() * share
         if self.recipe.auxk_coefficient:
-            dead = self._silent_tokens >= self.recipe.dead_after_tokens
+            dead = self._counters.silent_tokens >= self.recipe.dead_after_tokens
             auxiliary = dead_units_loss(self.layer, x, residual, dead, self.recipe.auxk_units)
             total = total + self.recipe.auxk_coefficient * auxiliary
         return total
 
-    def _update(self) -> None:
-        sparse = self.layer if isinstance(self.layer, SparseLayer) else None
-        unit_norm = sparse is not None and sparse.config.unit_norm
-        if sparse is not None and unit_norm:
-            sparse.remove_parallel_gradient()
-        if self.recipe.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.layer.parameters(), self.recipe.clip_norm)
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.lr * self.schedule.factor(self.steps)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        if sparse is not None and unit_norm:
-            sparse.normalise_units()
-
-    def _count(self, codes: Codes | None, loss: Tensor, nmse: Tensor, tokens: int) -> None:
-        self.steps += 1
-        self.tokens += tokens
-        self._window_steps += 1
-        self._sums[0] += loss
-        self._sums[1] += nmse
-        if codes is not None:
-            active = codes.values > 0
-            self._sums[2] += active.sum() / tokens
-            hits = torch.zeros_like(self._silent_tokens)
-            hits.scatter_add_(0, codes.indices.reshape(-1), active.reshape(-1).long())
-            self._silent_tokens += tokens
-            self._silent_tokens.masked_fill_(hits > 0, 0)
+    @torch.no_grad()
+    def _count(
+        self, errors: list[tuple[Tensor, Tensor]], seen: list[Codes | None], tokens: int
+    ) -> None:
+        """Only once a whole batch has gone through: a failed attempt leaves no trace."""
+        for loss, nmse in errors:
+            self._counters.add_errors(loss, nmse)
+        hits = None
+        for codes in seen:
+            if codes is not None:
+                hits = torch.zeros_like(self._counters.silent_tokens) if hits is None else hits
+                self._counters.add_codes(codes, hits, tokens)
+        self._counters.end_step(hits, tokens)
 
     def take_window(self) -> Window:
         """Means since the last call; the one place that waits for the device."""
-        loss, nmse, l0 = (self._sums / max(1, self._window_steps)).tolist()
-        dead = None
-        if len(self._silent_tokens):
-            silent = self._silent_tokens >= min(self.recipe.dead_after_tokens, self.tokens)
-            dead = float(silent.double().mean())
-        self._sums.zero_()
-        self._window_steps = 0
+        loss, nmse, l0 = self._counters.take()
+        dead = self._counters.silent_fraction(min(self.recipe.dead_after_tokens, self.tokens))
         self.diverged = self.diverged or not math.isfinite(nmse + loss)
         self.nmse_history.append(nmse)
-        lr = float(self._optimizer.param_groups[0]["lr"])
-        return Window(loss, nmse, l0 if dead is not None else None, dead, lr)
-
-
-def dead_units_loss(
-    layer: SparseLayer,
-    x: Float[Tensor, "tokens d_in"],
-    residual: Float[Tensor, "tokens d_out"],
-    dead: Tensor,
-    units: int | None = None,
-) -> Tensor:
-    """AuxK (Gao et al., 2024, appendix A.2): dead units reconstruct what the live ones left over.
-
-    Args:
-        layer: the layer.
-        x: its input, (tokens, d_in).
-        residual: y − ŷ, detached, (tokens, d_out).
-        dead: which units count as dead, (N,).
-        units: dead units to use for a token; None takes half of d_out.
-
-    Returns:
-        Σ‖e − ê‖² / Σ‖e‖² of the residual e and its reconstruction ê; 0 where no unit is dead.
-    """
-    members = dead.nonzero().squeeze(-1)
-    if not len(members):
-        return residual.new_zeros(())
-    wanted = min(len(members), units or max(1, layer.config.d_out // 2))
-    linear = layer.gate_linear
-    fed = x - layer.bias if layer.reads == "output" else x
-    values, places = gate(fed, linear.weight[members], linear.bias[members], wanted)
-    codes = Codes(values, members[places], layer.config.n_units)
-    error = (residual - layer.contribution(codes, x).float()).square().sum()
-    return error / residual.square().sum().clamp(min=torch.finfo(residual.dtype).tiny)
+        return Window(loss, nmse, l0 if dead is not None else None, dead, self._optimizer.lr)

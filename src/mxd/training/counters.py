@@ -1,0 +1,65 @@
+"""What is counted while a student learns, on its device, so that no step waits for it."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mxd.layers import Codes
+
+
+class Sums(NamedTuple):
+    """Means over the steps since the last look."""
+
+    loss: float
+    """What was minimised."""
+    nmse: float
+    """Normalised mean squared error."""
+    l0: float
+    """Active units for a token."""
+
+
+class Counters:
+    """Losses, active units and how long each unit has been silent.
+
+    Args:
+        units: N, units of the layer; 0 for a dense one.
+        device: where the layer is.
+    """
+
+    def __init__(self, units: int, device: torch.device) -> None:
+        self.silent_tokens = torch.zeros(units, dtype=torch.int64, device=device)
+        """Tokens since each unit was last active, (N,)."""
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, nmse, l0
+        self._steps = 0
+
+    def add_errors(self, loss: Tensor, nmse: Tensor) -> None:
+        """Count a part of a step: its shares of the step's loss and NMSE."""
+        self._sums[0] += loss
+        self._sums[1] += nmse
+
+    def add_codes(self, codes: Codes, hits: Tensor, tokens: int) -> None:
+        """Count the active units of a part of a step; `hits` (N,) collects them over the step."""
+        active = codes.values > 0
+        self._sums[2] += active.sum() / tokens
+        hits.scatter_add_(0, codes.indices.reshape(-1), active.reshape(-1).to(hits.dtype))
+
+    def end_step(self, hits: Tensor | None, tokens: int) -> None:
+        """A step on this many tokens is over."""
+        self._steps += 1
+        if hits is not None:
+            self.silent_tokens += tokens
+            self.silent_tokens.masked_fill_(hits > 0, 0)
+
+    def take(self) -> Sums:
+        """Means since the last call; waits for the device."""
+        loss, nmse, l0 = (self._sums / max(1, self._steps)).tolist()
+        self._sums.zero_()
+        self._steps = 0
+        return Sums(loss, nmse, l0)
+
+    def silent_fraction(self, tokens: int) -> float | None:
+        """Share of units silent for at least this many tokens; None for a dense layer."""
+        if not len(self.silent_tokens):
+            return None
+        return float((self.silent_tokens >= tokens).double().mean())

@@ -1,0 +1,54 @@
+"""A step in parts, for when a whole batch does not fit into memory."""
+
+import logging
+from collections.abc import Callable
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+
+class MicroBatches:
+    """How many tokens a layer computes at one time; halved when memory runs out.
+
+    Args:
+        name: whom to name in the log.
+        tokens: tokens at one time; None for a whole batch.
+        may_split: whether a step can be split at all.
+    """
+
+    def __init__(self, name: str, tokens: int | None, may_split: bool) -> None:
+        self._name, self.tokens, self._may_split = name, tokens, may_split
+
+    def run(self, batch: int, attempt: Callable[[list[slice]], None]) -> None:
+        """Call `attempt` with the parts of a batch until it fits; each attempt starts afresh.
+
+        Args:
+            batch: tokens of the batch.
+            attempt: computes a step in the given parts.
+
+        Raises:
+            Whatever `attempt` raises, and its out-of-memory error where nothing smaller is left.
+        """
+        while True:
+            size = min(self.tokens or batch, batch)
+            try:
+                return attempt([slice(i, min(i + size, batch)) for i in range(0, batch, size)])
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or size == 1 or not self._may_split:
+                    raise
+            # Outside the handler: its traceback would keep the failed step's tensors alive.
+            self.tokens = -(-size // 2)
+            logger.warning(
+                "%s: out of memory with %d tokens at one time; going on with %d",
+                self._name,
+                size,
+                self.tokens,
+            )
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that memory could not be had, on an accelerator or the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
