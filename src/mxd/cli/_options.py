@@ -16,7 +16,13 @@ Option = Callable[[Any], Any]
 
 _AS_RECIPE = "[default: the recipe's]"
 
-TEXT_OPTIONS: list[Option] = [
+PREFETCH_OPTION: Option = click.option(
+    "--prefetch", type=click.IntRange(min=0),
+    help="Passes of the language model made ahead by a background thread.  "
+    "[default: 0 on the CPU, 2 on an accelerator]",
+)  # fmt: skip
+
+SOURCE_OPTIONS: list[Option] = [
     click.option(
         "--text",
         help="Text to train on: a data set's id, a dataset folder, a .jsonl[.gz], .parquet or .txt "
@@ -49,6 +55,10 @@ TEXT_OPTIONS: list[Option] = [
         "--separator", type=click.Choice(["eos", "bos", "none"]), default="eos", show_default=True,
         help="Token between two documents in a context.",
     ),
+]  # fmt: skip
+
+TEXT_OPTIONS: list[Option] = [
+    *SOURCE_OPTIONS,
     click.option(
         "--exclude-from-training", type=NAMES,
         help="Tokens not trained on: bos, eos, pad, unk, all, or tokens as spelt.  [default: none]",
@@ -61,14 +71,33 @@ TEXT_OPTIONS: list[Option] = [
         "--on-exhausted", type=click.Choice(["repeat", "stop"]), default="repeat",
         show_default=True, help="When the text ends before --tokens: another epoch, or stop.",
     ),
+    click.option(
+        "--activations", type=click.Path(path_type=Path),
+        help="Cache that `mxd harvest` wrote, to train from instead of running MODEL over text; "
+        "the flags about text are then the cache's and --text is not needed.  [default: none]",
+    ),
+    click.option(
+        "--activations-order", type=click.Choice(["shuffled", "harvested"]), default="shuffled",
+        show_default=True,
+        help="How a cache is read: mixed across its files, or in the order of the harvest, which "
+        "trains the same as --text would.",
+    ),
+    click.option(
+        "--skip-checksums", is_flag=True,
+        help="Do not compare a cache's files with their checksums.",
+    ),
 ]  # fmt: skip
 
-LAYER_OPTIONS: list[Option] = [
+SITE_OPTIONS: list[Option] = [
     click.option("--layers", type=INTEGERS, help="Blocks whose MLP is taken apart, from 0."),
     click.option(
         "--site", type=NAMES,
         help="Modules to take apart by name, for blocks whose MLP is not found by itself.",
     ),
+]  # fmt: skip
+
+LAYER_OPTIONS: list[Option] = [
+    *SITE_OPTIONS,
     click.option(
         "--arch", type=NAMES, default="mxd,transcoder,skip_transcoder", show_default=True,
         help=f"Architectures: {', '.join(ARCHITECTURES)}.",
@@ -124,6 +153,11 @@ TRAINING_OPTIONS: list[Option] = [
     ),
     click.option("--loss", help=f"Loss: {', '.join(LOSSES)}.  {_AS_RECIPE}"),
     click.option("--batch-tokens", type=COUNT, help=f"Tokens in a step.  {_AS_RECIPE}"),
+    click.option(
+        "--micro-tokens", type=COUNT,
+        help="Tokens that a layer computes at one time, to save memory.  [default: a whole batch, "
+        "less when memory runs out]",
+    ),
     click.option("--clip-norm", type=float, help=f"Largest norm of a gradient.  {_AS_RECIPE}"),
     click.option(
         "--l1-coefficient", type=float, help=f"Weight of the l1 penalty.  {_AS_RECIPE}"
@@ -151,6 +185,7 @@ TRAINING_OPTIONS: list[Option] = [
         "--harvest-contexts", type=COUNT,
         help=f"Contexts in a forward pass of the language model.  {_AS_RECIPE}",
     ),
+    PREFETCH_OPTION,
 ]  # fmt: skip
 
 RUN_OPTIONS: list[Option] = [
@@ -171,6 +206,11 @@ RUN_OPTIONS: list[Option] = [
     click.option(
         "--track-experts", type=click.IntRange(min=0), default=4, show_default=True,
         help="Experts of each MxD whose smallest singular value is followed; 0 is off.",
+    ),
+    click.option(
+        "--compile-model", is_flag=True,
+        help="Run the model's blocks through torch.compile: a tenth faster on CPUs, after half a "
+        "minute at the start; needs a C++ compiler.",
     ),
     click.option(
         "--trackers", type=NAMES, help="Further trackers: wandb, trackio.  [default: none]"

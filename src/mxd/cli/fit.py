@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-from mxd.cli._options import FIT_OPTIONS, options
+from mxd.cli._activations import with_activations
+from mxd.cli._options import FIT_OPTIONS, given_flags, options
 from mxd.cli._paths import check_json_target, write_json
 from mxd.cli._recipe import recipe_from_flags
 from mxd.cli._screen import console
@@ -22,6 +23,7 @@ def fit_layers(model: str, **flags: Any) -> None:
     MODEL is a hub id, a folder, or the name of a bundled model (small-gpt2, small-llama). Lists are
     comma-separated and multiply: two architectures and two K make four layers at each site.
     """
+    flags = with_activations(flags, given_flags(click.get_current_context()))
     recipe = recipe_from_flags(flags)
     check_json_target(flags["json_file"])
     out = run_folder("fit", model, flags)

@@ -17,6 +17,7 @@ from mxd.cli.doctor import doctor
 from mxd.cli.edit import edit_layer
 from mxd.cli.eval import evaluate_run
 from mxd.cli.fit import fit_layers
+from mxd.cli.harvest import harvest_activations
 from mxd.cli.probe import probe_run
 from mxd.cli.report import report
 from mxd.cli.steer import steer_run
@@ -47,6 +48,7 @@ def mxd(context: click.Context) -> None:
 
 mxd.add_command(demo)
 mxd.add_command(fit_layers)
+mxd.add_command(harvest_activations)
 mxd.add_command(probe_run)
 mxd.add_command(evaluate_run)
 mxd.add_command(report)

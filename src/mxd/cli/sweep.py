@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 from transformers import PreTrainedModel
 
+from mxd.cli._activations import with_activations
 from mxd.cli._measure import evaluate_held_out
 from mxd.cli._options import SWEEP_OPTIONS, given_flags, options
 from mxd.cli._paths import check_json_target, keeping, write_json
@@ -68,6 +69,7 @@ def sweep(model: str | None, **flags: Any) -> None:
     model = model or (None if preset is None else preset.model)
     if model is None:
         raise UserError("got neither MODEL nor --preset, expected one of them; name a model")
+    flags = with_activations(flags, given)
     recipe = _with_controls(recipe_from_flags(flags), flags)
     recipe = scaled(_with_ablations(recipe, flags), flags["scale"])
     check_json_target(flags["json_file"])

@@ -32,10 +32,15 @@ class RowBuffer:
         capacity: Rows.
         device: Where the rows are kept.
         dtype: What activations are kept as.
+        pinned: Read into pinned memory, which an accelerator can fetch from by itself; for a
+            buffer in CPU memory.
     """
 
-    def __init__(self, capacity: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, capacity: int, device: torch.device, dtype: torch.dtype, *, pinned: bool = False
+    ) -> None:
         self.capacity = capacity
+        self._pinned = pinned and device.type == "cpu"
         self._device = device
         self._dtype = dtype
         self._stored: Rows | None = None
@@ -54,10 +59,19 @@ class RowBuffer:
         assert self._stored is not None
         slots = slots.to(self._device)
         sites = {
-            name: (x.index_select(0, slots), y.index_select(0, slots))
+            name: (self._gather(x, slots), self._gather(y, slots))
             for name, (x, y) in self._stored.sites.items()
         }
         return Rows(sites, self._stored.token_ids[slots])
+
+    def _gather(
+        self, stored: Float[Tensor, "capacity width"], slots: Int64[Tensor, " tokens"]
+    ) -> Float[Tensor, "tokens width"]:
+        if not self._pinned:
+            return stored.index_select(0, slots)
+        shape = (len(slots), stored.shape[1])
+        rows = torch.empty(shape, dtype=stored.dtype, pin_memory=True)
+        return torch.index_select(stored, 0, slots, out=rows)
 
     def view(self, count: int) -> Rows:
         """A view of the first rows."""

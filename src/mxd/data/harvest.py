@@ -1,25 +1,28 @@
 """Contexts to rows of activations, epoch after epoch."""
 
-import hashlib
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mxd.data.buffer import Rows
 from mxd.data.packing import Contexts
+from mxd.data.row_source import Pass, RowSource
 from mxd.errors import UserError
 
 Harvest = Callable[[Int64[Tensor, "contexts length"]], dict[str, tuple[Tensor, Tensor]]]
 """One pass of the model: tokens to (..., d_in) and (..., d_out) for each site's name."""
 
-_logger = logging.getLogger(__name__)
+_LOOK_EVERY = 16
+"""Passes on an accelerator between two looks at whether all activations were finite."""
 
 
-class Harvester:
+class Harvester(RowSource):
     """Runs the model over contexts and gives the activations, batch by batch.
+
+    On an accelerator nothing waits for the device but a look, every 16 passes, at whether all
+    activations were finite, and copies to another device.
 
     Args:
         harvest: One pass of the model.
@@ -29,6 +32,11 @@ class Harvester:
         excluded_token_ids: Tokens whose rows are left out.
         repeat: Whether a new epoch follows the last context.
         least_tokens: An epoch that gives fewer rows than this is an error.
+        limit: Rows that will be taken at most; the model does not run beyond them.
+        ahead: Passes made ahead in a background thread.
+        device: Where the model runs.
+        keep_on: Where the rows go; None leaves them with the model.
+        skip: Passes at the beginning that are read but not run, because their rows are known.
     """
 
     def __init__(
@@ -41,70 +49,82 @@ class Harvester:
         excluded_token_ids: Sequence[int],
         repeat: bool,
         least_tokens: int,
+        limit: int | None = None,
+        ahead: int = 0,
+        device: torch.device | str = "cpu",
+        keep_on: torch.device | None = None,
+        skip: int = 0,
     ) -> None:
+        super().__init__(
+            of="text",
+            repeat=repeat,
+            least_tokens=least_tokens,
+            limit=limit,
+            ahead=ahead,
+            device=device,
+        )
         self._harvest = harvest
         self._contexts = contexts
         self._contexts_per_pass = contexts_per_pass
         self._dtype = dtype
         self._excluded = torch.tensor(sorted(excluded_token_ids), dtype=torch.int64)
-        self._repeat = repeat
-        self._least_tokens = least_tokens
-        self._digest = hashlib.sha256()
+        self._keep_on = keep_on
+        self._skip = skip
+        self._unseen: list[tuple[int, str, Tensor]] = []
         self.passes = 0
-        self.epoch = 1
 
-    @property
-    def fingerprint(self) -> str:
-        """The SHA-256 of all token ids so far, as little-endian 64-bit integers."""
-        return self._digest.hexdigest()
+    def _passes(self, epoch: int) -> Iterator[Pass]:
+        for tokens in regroup(self._contexts, self._contexts_per_pass):
+            self.passes += 1
+            token_ids = tokens.cpu().flatten()
+            if self.passes <= self._skip:
+                yield Pass(Rows({}, token_ids[:0]), token_ids)
+            else:
+                yield Pass(self._rows(tokens, token_ids), token_ids)
 
-    def __iter__(self) -> Iterator[Rows]:
-        while True:
-            kept = seen = 0
-            for tokens in regroup(self._contexts, self._contexts_per_pass):
-                rows = self._rows(tokens)
-                kept, seen = kept + len(rows.token_ids), seen + tokens.numel()
-                if len(rows.token_ids):
-                    yield rows
-            if kept < self._least_tokens:
-                raise UserError(
-                    f"got {kept} tokens of text in an epoch ({seen - kept} more are excluded), "
-                    f"expected at least the {self._least_tokens} of one batch; give more text or "
-                    "smaller batches"
-                )
-            if not self._repeat:
-                _logger.info("the text is used up after %d tokens: the stream ends", kept)
-                return
-            self.epoch += 1
-            _logger.warning(
-                "the text is used up after %d tokens: epoch %d begins", kept, self.epoch
-            )
-
-    def _rows(self, tokens: Int64[Tensor, "contexts length"]) -> Rows:
-        self.passes += 1
-        self._digest.update(tokens.cpu().numpy().astype("<i8").tobytes())
-        token_ids = tokens.flatten()
-        keep = ~torch.isin(token_ids, self._excluded.to(token_ids.device))
+    def _rows(
+        self, tokens: Int64[Tensor, "contexts length"], token_ids: Int64[Tensor, " tokens"]
+    ) -> Rows:
+        # What is kept is known from the ids alone, so the device is not asked.
+        kept = torch.isin(token_ids, self._excluded, invert=True).nonzero().squeeze(-1)
         sites = {
-            name: (self._flat(x, keep, name), self._flat(y, keep, name))
+            name: (self._flat(x, kept, name), self._flat(y, kept, name))
             for name, (x, y) in self._harvest(tokens).items()
         }
-        return Rows(sites, token_ids[keep])
+        if len(self._unseen) >= 2 * len(sites) * _LOOK_EVERY:
+            self._settle()
+        return Rows(sites, token_ids[kept])
 
     def _flat(
-        self, values: Tensor, keep: Bool[Tensor, " tokens"], site: str
+        self, values: Tensor, kept: Int64[Tensor, " kept"], site: str
     ) -> Float[Tensor, "kept width"]:
-        rows = values.detach().reshape(len(keep), values.shape[-1])
-        if not keep.all():
-            rows = rows[keep.to(rows.device)]
+        rows = values.detach().flatten(0, -2)
+        if len(kept) < len(rows):
+            rows = rows.index_select(0, kept.to(rows.device, non_blocking=True))
         rows = rows.to(self._dtype)
+        if rows.device.type != "cpu":
+            self._unseen.append((self.passes, site, rows.isfinite().all()))
         # A sum is finite wherever it can be, and costs a tenth of the exact check.
-        if not rows.sum().isfinite() and not rows.isfinite().all():
-            raise UserError(
-                f"got NaN or infinite activations at site {site} in batch {self.passes}, expected "
-                "finite numbers; run the model in float32 or bfloat16, or look for broken weights"
-            )
-        return rows
+        elif not rows.sum().isfinite() and not rows.isfinite().all():
+            raise _not_finite(site, self.passes)
+        return rows if self._keep_on is None else rows.to(self._keep_on)
+
+    def _settle(self) -> None:
+        """Look at the flags of the passes since the last look; this waits for the device."""
+        unseen, self._unseen = self._unseen, []
+        if not unseen:
+            return
+        finite = torch.stack([flag for _, _, flag in unseen]).tolist()
+        for (number, site, _), good in zip(unseen, finite, strict=True):
+            if not good:
+                raise _not_finite(site, number)
+
+
+def _not_finite(site: str, number: int) -> UserError:
+    return UserError(
+        f"got NaN or infinite activations at site {site} in batch {number}, expected finite "
+        "numbers; run the model in float32 or bfloat16, or look for broken weights"
+    )
 
 
 def regroup(contexts: Iterable[Contexts], size: int) -> Iterator[Int64[Tensor, "contexts length"]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from mxd.data.buffer import RowBuffer, Rows, SiteActivations
 from mxd.data.harvest import Harvest, Harvester
 from mxd.data.packing import Contexts
+from mxd.data.row_source import RowSource
 from mxd.errors import UserError
 
 
@@ -27,10 +28,12 @@ class ActivationBatch(NamedTuple):
 class ActivationStream:
     """Activations of a frozen model, shuffled through a buffer of constant size.
 
-    The buffer is filled once. Batches are drawn from it in random order; when a share of it is
-    served, new activations overwrite exactly the rows that were served. So every token of an
-    epoch that is not excluded is served once, and nothing but the batch is copied. The order
-    depends on the seed and the contexts alone, never on torch's global random state.
+    The buffer is filled once. Batches are drawn from it in random order, and new activations
+    overwrite exactly the rows of each batch once it was served, so the model's work is spread
+    evenly over the batches; when a share of the buffer is served, the order is drawn anew. So
+    every token of an epoch that is not excluded is served once, and nothing but the batch is
+    copied. The order depends on the seed and the contexts alone, never on torch's global random
+    state.
 
     Iterating after a `break` goes on where it stopped. When the text ends, what is in the buffer
     is served to the last row, so the last batch may be smaller.
@@ -41,7 +44,7 @@ class ActivationStream:
         contexts: Batches of contexts; iterated again for each epoch.
         batch_tokens: Tokens in a batch.
         buffer_tokens: Tokens in the buffer. It is made no larger than `max_tokens` needs.
-        refill: Share of the buffer that is served before it is filled up, in whole batches.
+        refill: Share of the buffer that is served before the order is drawn anew, in whole batches.
         harvest_contexts: Contexts in one pass of the model.
         device: Where the buffer and the batches live.
         dtype: What activations are kept as; bfloat16 halves the memory.
@@ -49,6 +52,9 @@ class ActivationStream:
         on_exhausted: At the end of the text, "repeat" it or "stop".
         seed: Seed of the order.
         max_tokens: Tokens after which to stop, rounded up to whole batches; None for no limit.
+        prefetch: Passes of the model made ahead in a background thread, while batches are used;
+            0 makes each when it is needed. The batches are the same; `close` ends the thread.
+        harvest_device: Where the model runs.
 
     Raises:
         UserError: An argument is out of range. While iterating: an epoch holds fewer tokens than
@@ -70,14 +76,11 @@ class ActivationStream:
         on_exhausted: Literal["repeat", "stop"] = "repeat",
         seed: int = 42,
         max_tokens: int | None = None,
+        prefetch: int = 0,
+        harvest_device: torch.device | str = "cpu",
     ) -> None:
-        _check(batch_tokens, buffer_tokens, refill, harvest_contexts, on_exhausted, max_tokens)
-        self._batch_tokens = batch_tokens
-        self._refill = refill
-        self._budget = None if max_tokens is None else -(-max_tokens // batch_tokens) * batch_tokens
-        capacity = buffer_tokens if self._budget is None else min(buffer_tokens, self._budget)
-        self._buffer = RowBuffer(capacity, torch.device(device), dtype)
-        self._harvester = Harvester(
+        check_choices(on_exhausted, harvest_contexts=harvest_contexts, batch_tokens=batch_tokens)
+        source = Harvester(
             harvest,
             contexts,
             contexts_per_pass=harvest_contexts,
@@ -85,8 +88,44 @@ class ActivationStream:
             excluded_token_ids=excluded_token_ids,
             repeat=on_exhausted == "repeat",
             least_tokens=batch_tokens,
+            limit=whole_batches(max_tokens, batch_tokens),
+            ahead=prefetch,
+            device=harvest_device,
+            keep_on=torch.device(device),
         )
-        self._incoming = iter(self._harvester)
+        self._begin(
+            source,
+            batch_tokens=batch_tokens,
+            buffer_tokens=buffer_tokens,
+            refill=refill,
+            device=torch.device(device),
+            dtype=dtype,
+            seed=seed,
+            max_tokens=max_tokens,
+            pinned=torch.device(harvest_device).type == "cuda",
+        )
+
+    def _begin(
+        self,
+        source: RowSource,
+        *,
+        batch_tokens: int,
+        buffer_tokens: int,
+        refill: float,
+        device: torch.device,
+        dtype: torch.dtype,
+        seed: int,
+        max_tokens: int | None,
+        pinned: bool,
+    ) -> None:
+        _check(batch_tokens, buffer_tokens, refill, max_tokens)
+        self._batch_tokens = batch_tokens
+        self._refill = refill
+        self._budget = whole_batches(max_tokens, batch_tokens)
+        capacity = buffer_tokens if self._budget is None else min(buffer_tokens, self._budget)
+        self._buffer = RowBuffer(capacity, device, dtype, pinned=pinned)
+        self._source = source
+        self._incoming = iter(source)
         self._left_over: Rows | None = None
         self._stored = 0
         self._first_slots: Int64[Tensor, " slots"] | None = None
@@ -96,12 +135,12 @@ class ActivationStream:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all token ids that went through the model so far, for the run's record."""
-        return self._harvester.fingerprint
+        return self._source.fingerprint
 
     @property
     def epoch(self) -> int:
         """The epoch that is being harvested, from 1."""
-        return self._harvester.epoch
+        return self._source.epoch
 
     @property
     def capacity(self) -> int:
@@ -120,19 +159,26 @@ class ActivationStream:
         """
         return self._buffer.view(len(self._filled_slots())).sites
 
+    def close(self) -> None:
+        """End the background thread, if there is one; what is in the buffer stays readable."""
+        self._incoming.close()
+
     def _serve(self) -> Iterator[ActivationBatch]:
         live = self._filled_slots()
         last_round, served = len(live) < self.capacity, 0
         while len(live):
             order = live[torch.randperm(len(live), generator=self._generator)]
             quota = len(order) if last_round else self._round_tokens()
+            refilled = [order[quota:]]
             for start in range(0, quota, self._batch_tokens):
-                rows = self._buffer.read(order[start : start + self._batch_tokens])
+                free = order[start : min(start + self._batch_tokens, quota)]
+                rows = self._buffer.read(free)
                 served += len(rows.token_ids)
                 yield ActivationBatch(rows.sites, rows.token_ids, served)
-            refilled = self._fill(order[:quota])
-            last_round = len(refilled) < quota
-            live = torch.cat([order[quota:], refilled])
+                # Spread over the batches: the model runs a little after each, not for long at once.
+                refilled.append(self._fill(free))
+            live = torch.cat(refilled)
+            last_round = len(live) < len(order)
 
     def _round_tokens(self) -> int:
         """Tokens to serve between two fillings: whole batches."""
@@ -162,20 +208,9 @@ class ActivationStream:
         return slots[:filled]
 
 
-def _check(
-    batch_tokens: int,
-    buffer_tokens: int,
-    refill: float,
-    harvest_contexts: int,
-    on_exhausted: str,
-    max_tokens: int | None,
-) -> None:
-    least = {"batch_tokens": batch_tokens, "harvest_contexts": harvest_contexts}
+def _check(batch_tokens: int, buffer_tokens: int, refill: float, max_tokens: int | None) -> None:
     if max_tokens is not None:
-        least["max_tokens"] = max_tokens
-    for name, value in least.items():
-        if value < 1:
-            raise UserError(f"got {name}={value}, expected 1 or more; give a positive number")
+        _at_least_one(max_tokens=max_tokens)
     if buffer_tokens < batch_tokens:
         raise UserError(
             f"got buffer_tokens={buffer_tokens}, expected at least batch_tokens={batch_tokens}; "
@@ -183,5 +218,21 @@ def _check(
         )
     if not 0 < refill <= 1:
         raise UserError(f"got refill={refill}, expected above 0 and at most 1; 0.5 is usual")
+
+
+def check_choices(on_exhausted: str, **counts: int) -> None:
+    """Refuse what is wrong before anything is made of it."""
+    _at_least_one(**counts)
     if on_exhausted not in ("repeat", "stop"):
         raise UserError(f"got on_exhausted={on_exhausted!r}, expected 'repeat' or 'stop'")
+
+
+def _at_least_one(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise UserError(f"got {name}={value}, expected 1 or more; give a positive number")
+
+
+def whole_batches(max_tokens: int | None, batch_tokens: int) -> int | None:
+    """A budget of tokens, rounded up to whole batches."""
+    return None if max_tokens is None else -(-max_tokens // batch_tokens) * batch_tokens

@@ -1,5 +1,7 @@
 """Documents to token ids, many at a time and none too long."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -55,6 +57,13 @@ def tokenise(
             elif text:
                 ids = np.asarray(next(encoded), dtype=np.int64)
                 yield TokenPiece(document, ids[~np.isin(ids, unwanted)], begins)
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The SHA-256 of a tokenizer's vocabulary and special tokens, 64 hexadecimal digits."""
+    special = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
+    content = json.dumps([sorted(tokenizer.get_vocab().items()), special])
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _encode(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

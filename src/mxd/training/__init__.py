@@ -1,8 +1,10 @@
 """Training: the recipe, and the trainer that feeds many layers from one pass of the model."""
 
 from mxd.training.ablations import Ablations, read_ablations
+from mxd.training.dead_units import dead_units_loss
 from mxd.training.fit import fit, resolve_sites
 from mxd.training.geometry import smallest_singular_value
+from mxd.training.harvest import HarvestRecipe, asked_manifest, harvest, harvested_sites
 from mxd.training.layer_recipe import STARTS, LayerOverrides, LayerRecipe
 from mxd.training.losses import LOSSES, loss_function, normalized_mse, reference
 from mxd.training.presets import (
@@ -20,7 +22,8 @@ from mxd.training.run import Run, open_run, student_folder
 from mxd.training.run_folder import check_free
 from mxd.training.schedule import Schedule
 from mxd.training.store import store_evaluation, store_result
-from mxd.training.student import Student, Window, dead_units_loss
+from mxd.training.stream import cached_text, finished_manifest
+from mxd.training.student import Student, Window
 from mxd.training.text import evaluation_documents, first_documents, training_documents
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "STARTS",
     "Ablations",
     "BufferRecipe",
+    "HarvestRecipe",
     "LayerOverrides",
     "LayerRecipe",
     "OptimizerRecipe",
@@ -45,12 +49,17 @@ __all__ = [
     "StudentSpec",
     "TextRecipe",
     "Window",
+    "asked_manifest",
+    "cached_text",
     "changed",
     "check_free",
     "dead_units_loss",
     "evaluation_documents",
+    "finished_manifest",
     "first_documents",
     "fit",
+    "harvest",
+    "harvested_sites",
     "loss_function",
     "named_recipe",
     "normalized_mse",

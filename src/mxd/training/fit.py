@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from mxd.data import ActivationBatch, ActivationStream, Document, pack, special_token_ids
+from mxd.data import ActivationBatch, ActivationStream, Document, special_token_ids
 from mxd.errors import UserError
-from mxd.host import MLPSite, capture, check_device, find_site
+from mxd.host import MLPSite, check_device, compiled_blocks, find_site
 from mxd.layers import Provenance, take_statistics
 from mxd.training.build import build_students
 from mxd.training.geometry import GeometryTracker
@@ -25,9 +25,9 @@ from mxd.training.run import Run, student_folder
 from mxd.training.run_folder import check_free, write_run, writing
 from mxd.training.starts import check_starts
 from mxd.training.stopwatch import Stopwatch
+from mxd.training.stream import cache_record, open_stream
 from mxd.training.student import Student
 from mxd.training.summary import summarise
-from mxd.training.text import training_documents
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def fit(
         out: folder to write the run to; None keeps it in memory.
         overwrite: replace an earlier run in that folder.
         documents: documents to train on instead of the recipe's text; it is up to the caller that
-            evaluation documents are not among them.
+            evaluation documents are not among them. Not together with a cache of activations.
         base_model: name to record for the base model; None takes the one transformers knows.
         command: the command line to record.
         further: more entries for the record, plain data: `notes`, sentences that reports show, and
@@ -74,20 +74,26 @@ def fit(
     sites = resolve_sites(model, recipe)
     check_starts(recipe, sites)
     excluded = special_token_ids(tokenizer, recipe.text.exclusion.exclude_from_training)
-    if documents is None:
-        documents = training_documents(recipe.text, recipe.seed)
-    stream = _stream(model, tokenizer, recipe, sites, documents, excluded)
-    clock = Stopwatch()
-    with clock.harvesting():
-        first = stream.first_buffer()
-    means = {name: _mean(y) for name, (_, y) in first.items()}
-    del first
-    base_model = base_model or getattr(getattr(model, "config", None), "_name_or_path", None)
-    revision = getattr(getattr(model, "config", None), "_commit_hash", None)
-    origin = Provenance(base_model=base_model, base_revision=revision, excluded_token_ids=excluded)
-    students = build_students(recipe, sites, means, origin)
-    record = record_of(recipe, sites, students, base_model, revision, command) | dict(further or {})
     with ExitStack() as stack:
+        if recipe.compile_model:
+            stack.enter_context(compiled_blocks(model, sites))
+        stream = stack.enter_context(
+            closing(open_stream(model, tokenizer, recipe, sites, excluded, documents))
+        )
+        clock = Stopwatch()
+        with clock.harvesting():
+            first = stream.first_buffer()
+        means = {name: _mean(y) for name, (_, y) in first.items()}
+        del first
+        config = getattr(model, "config", None)
+        base_model = base_model or getattr(config, "_name_or_path", None)
+        revision = getattr(config, "_commit_hash", None)
+        origin = Provenance(
+            base_model=base_model, base_revision=revision, excluded_token_ids=excluded
+        )
+        students = build_students(recipe, sites, means, origin)
+        record = record_of(recipe, sites, students, base_model, revision, command)
+        record |= cache_record(recipe) | dict(further or {})
         folder = None if out is None else stack.enter_context(writing(Path(out), overwrite))
         return _run(recipe, stream, students, record, folder, clock, on_progress)
 
@@ -122,38 +128,6 @@ def _mean(y: Tensor) -> Tensor:
     """The mean over tokens, summed in float64 without a second copy of the buffer."""
     total = sum((part.double().sum(0) for part in y.split(65_536)), torch.zeros(()).to(y.device))
     return (total / len(y)).float()
-
-
-def _stream(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    recipe: Recipe,
-    sites: list[MLPSite],
-    documents: Iterable[Document],
-    excluded: tuple[int, ...],
-) -> ActivationStream:
-    buffer, contexts = recipe.buffer, recipe.text.contexts
-    batch_tokens = recipe.optimizer.batch_tokens
-    return ActivationStream(
-        harvest=lambda ids: capture(model, sites, ids.to(recipe.device)),
-        contexts=pack(
-            documents,
-            tokenizer,
-            contexts,
-            contexts_per_batch=buffer.harvest_contexts,
-            number_documents=False,
-        ),
-        batch_tokens=batch_tokens,
-        buffer_tokens=max(buffer.contexts * contexts.length, batch_tokens),
-        refill=buffer.refill,
-        harvest_contexts=buffer.harvest_contexts,
-        device=buffer.device,
-        dtype=getattr(torch, buffer.dtype),
-        excluded_token_ids=excluded,
-        on_exhausted="repeat" if recipe.text.on_exhausted == "repeat" else "stop",
-        seed=recipe.seed,
-        max_tokens=recipe.tokens,
-    )
 
 
 def _run(
@@ -210,8 +184,9 @@ def _train(
 
 def _step(recipe: Recipe, students: list[Student], batch: ActivationBatch) -> None:
     device = torch.device(recipe.device)
+    # In the buffer's type to the device, which need not be waited for, and wider only there.
     placed = {
-        name: (x.to(device, torch.float32), y.to(device, torch.float32))
+        name: (x.to(device, non_blocking=True).float(), y.to(device, non_blocking=True).float())
         for name, (x, y) in batch.sites.items()
     }
     for student in students:

@@ -11,6 +11,7 @@ from mxd.training.layer_recipe import LayerOverrides, LayerRecipe, check_applies
 from mxd.training.losses import loss_function
 
 PRECISIONS = ("auto", "float32", "bf16")
+ORDERS = ("shuffled", "harvested")
 EXHAUSTED = ("repeat", "stop")
 
 
@@ -49,6 +50,8 @@ class TextRecipe:
     """Special tokens left out of training or evaluation."""
     on_exhausted: str = "repeat"
     """What to do when the text ends before the token budget: `repeat` (another epoch) or `stop`."""
+    split_seed: int | None = None
+    """Seed of the choice of documents that are held out; None takes the run's."""
 
     def __post_init__(self) -> None:
         one_of("on_exhausted", self.on_exhausted, EXHAUSTED)
@@ -72,11 +75,17 @@ class BufferRecipe:
     """Where the buffer lives; CPU memory leaves an accelerator's memory to the layers."""
     dtype: str = "float32"
     """Type it stores activations in: `float32`, or `bfloat16` for half the memory."""
+    prefetch: int | None = None
+    """Passes of the language model made ahead by a background thread while layers train; the result
+    is the same. None makes none ahead on the CPU, where both would share the cores, and 2 on an
+    accelerator."""
 
     def __post_init__(self) -> None:
         at_least("contexts", self.contexts, 1)
         at_least("harvest_contexts", self.harvest_contexts, 1)
         one_of("dtype", self.dtype, ("float32", "bfloat16"))
+        if self.prefetch is not None:
+            at_least("prefetch", self.prefetch, 0)
         if not 0 < self.refill <= 1:
             raise UserError(f"got refill={self.refill}, expected a share above 0 and up to 1")
 
@@ -103,6 +112,9 @@ class OptimizerRecipe:
     """Share of all steps, at the end, over which the learning rate falls linearly to zero."""
     batch_tokens: int = 4096
     """Tokens in a step."""
+    micro_tokens: int | None = None
+    """Tokens that a layer computes at one time, to save memory; None takes a whole batch, and
+    halves it when memory runs out. The step is the same but for rounding."""
     clip_norm: float | None = None
     """Largest norm of a layer's gradient; None leaves gradients as they are."""
     l1_coefficient: float = 1e-3
@@ -117,6 +129,14 @@ class OptimizerRecipe:
     def __post_init__(self) -> None:
         loss_function(self.loss)
         at_least("batch_tokens", self.batch_tokens, 1)
+        if self.micro_tokens is not None:
+            at_least("micro_tokens", self.micro_tokens, 1)
+            if self.auxk_coefficient:
+                raise UserError(
+                    f"got micro_tokens={self.micro_tokens} with an auxiliary loss for dead units, "
+                    "expected one of the two: that loss is a ratio of sums over the whole batch; "
+                    "set auxk_coefficient to 0, or make the batch smaller"
+                )
         at_least("warmup_steps", self.warmup_steps, 0)
         for name, rate in {**self.lr, "default_lr": self.default_lr}.items():
             _rate(name, rate)
@@ -207,13 +227,26 @@ class Recipe:
     track_experts: int = 4
     """Experts of each MxD whose smallest singular value is followed, about 20 times in a run; 0
     turns it off."""
+    compile_model: bool = False
+    """Run the language model's blocks through torch.compile, those without a site; activations
+    then differ from the plain model's by rounding."""
     trackers: tuple[str, ...] = ()
     """Further trackers: `wandb`, `trackio` (both need the extra `trackers`)."""
     name: str = "custom"
     """Which named recipe this began as."""
+    activations: str | None = None
+    """Folder of a cache of activations that `mxd harvest` wrote, read instead of running the model;
+    None runs it. The text is then the cache's."""
+    activations_order: str = "shuffled"
+    """How a cache is read into the buffer: `shuffled` across its shards, or as it was `harvested`,
+    which trains the same layers as the text itself, bit for bit, where both buffers and the cache
+    have one type."""
+    verify_activations: bool = True
+    """Compare the checksum of each file of a cache before it is first used."""
 
     def __post_init__(self) -> None:
         one_of("precision", self.precision, PRECISIONS)
+        one_of("activations_order", self.activations_order, ORDERS)
         at_least("tokens", self.tokens, 1)
         at_least("log_every", self.log_every, 1)
         at_least("track_experts", self.track_experts, 0)

@@ -31,11 +31,12 @@ def record_of(
         "recipe": recipe.to_dict(),
         "seeds": {"run": recipe.seed, "students": sorted({s.seed for s in students})},
         "students": [{"site": s.site, "name": s.name, "lr": s.lr} for s in students],
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The versions of mxd, Python and the packages that decide a result."""
     found = {"mxd": __version__, "python": platform.python_version(), "platform": sys.platform}
     packages = ("torch", "transformers", "datasets", "tokenizers", "numpy")
     return found | {package: version(package) for package in packages}

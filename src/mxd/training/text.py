@@ -25,7 +25,7 @@ def training_documents(text: TextRecipe, seed: int) -> DocumentSource:
     """
     source = open_documents(text.source, text.options)
     if text.eval_source is None:
-        return split_documents(source, holdout=text.holdout, seed=seed)[0]
+        return split_documents(source, holdout=text.holdout, seed=_split_seed(text, seed))[0]
     return without_documents(source, document_keys(evaluation_documents(text, seed)))
 
 
@@ -37,8 +37,12 @@ def evaluation_documents(text: TextRecipe, seed: int) -> DocumentSource:
     """
     if text.eval_source is None:
         source = open_documents(text.source, text.options)
-        return split_documents(source, holdout=text.holdout, seed=seed)[1]
+        return split_documents(source, holdout=text.holdout, seed=_split_seed(text, seed))[1]
     return first_documents(open_documents(text.eval_source, text.options))
+
+
+def _split_seed(text: TextRecipe, seed: int) -> int:
+    return seed if text.split_seed is None else text.split_seed
 
 
 def first_documents(source: DocumentSource) -> DocumentSource:

@@ -1,0 +1,102 @@
+"""Let a producer run ahead of its consumer, in a thread of its own."""
+
+import atexit
+import queue
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from typing import Any, Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class _End(NamedTuple):
+    """After the last item: what the producer failed with, if it did."""
+
+    error: BaseException | None
+
+
+def prefetch(source: Iterator[T], ahead: int) -> Generator[T, None, None]:
+    """The same items in the same order, produced ahead of their use by a background thread.
+
+    An exception of the producer reaches the consumer where the item would have come, with its own
+    type and traceback. However the consumer ends (exhaustion, `break`, an exception, Ctrl-C,
+    `close()`, garbage collection, the end of the interpreter), the thread finishes the item that
+    it is at and ends. The producer runs from the first item that is asked for.
+
+    Args:
+        source: what produces; used in the thread alone, and closed there if it is a generator.
+        ahead: items that may be finished or in the making before they are asked for; 0 produces
+            each item when it is asked for, without a thread.
+    """
+    if ahead == 0:
+        yield from source
+        return
+    worker = _Worker(source, ahead)
+    try:
+        yield from worker.items()
+    finally:
+        worker.stop()
+
+
+class _Worker(Generic[T]):
+    def __init__(self, source: Iterator[T], ahead: int) -> None:
+        self._made: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._room = threading.Semaphore(ahead)
+        self._stopped = threading.Event()
+        # A daemon, so that an exit does not wait for somebody who never comes back for the rest;
+        # torch must not be running in it then, so the exit stops it properly first.
+        self._thread = threading.Thread(
+            target=_produce,
+            args=(source, self._made, self._room, self._stopped),
+            name="mxd-prefetch",
+            daemon=True,
+        )
+        atexit.register(self.stop)
+        self._thread.start()
+
+    def items(self) -> Iterator[T]:
+        while True:
+            item = self._made.get()
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
+                return
+            self._room.release()
+            yield item
+            del item  # its memory is the consumer's to free
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._room.release()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+        atexit.unregister(self.stop)
+
+
+def _produce(
+    source: Iterator[T],
+    made: "queue.SimpleQueue[Any]",
+    room: threading.Semaphore,
+    stopped: threading.Event,
+) -> None:
+    """Runs in the thread; knows nothing of the consumer, so that this one can be collected."""
+    end = _End(None)
+    try:
+        while True:
+            room.acquire()
+            if stopped.is_set():
+                break
+            item = next(source, end)
+            if item is end:
+                break
+            made.put(item)
+            del item
+    except BaseException as error:  # whatever it is, it is the consumer's to see
+        end = _End(error)
+    finally:
+        close = getattr(source, "close", None)
+        if close is not None:
+            with suppress(Exception):
+                close()
+        made.put(end)

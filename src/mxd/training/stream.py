@@ -1,0 +1,209 @@
+"""Where a training's activations come from: the model, or a cache that it was harvested into."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from mxd.data import (
+    ActivationStream,
+    CachedStream,
+    Document,
+    Manifest,
+    pack,
+    read_manifest,
+    tokenizer_fingerprint,
+)
+from mxd.errors import UserError
+from mxd.host import MLPSite, capture, site_fingerprint
+from mxd.training.harvest import passes_ahead
+from mxd.training.recipe import Recipe, TextRecipe
+from mxd.training.run import from_dict
+from mxd.training.text import training_documents
+
+
+def open_stream(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    sites: list[MLPSite],
+    excluded: tuple[int, ...],
+    documents: Iterable[Document] | None,
+) -> ActivationStream:
+    """The stream that a recipe describes.
+
+    Args:
+        model: the frozen model.
+        tokenizer: its tokenizer.
+        recipe: text or cache, buffer, budget and seed.
+        sites: where layers are trained.
+        excluded: ids of tokens that are not trained on.
+        documents: documents instead of the recipe's text; None takes that.
+
+    Raises:
+        UserError: the text cannot be read, or the cache is damaged, unfinished, of another model,
+            or of other text.
+    """
+    if recipe.activations is not None:
+        if documents is not None:
+            raise UserError("got documents beside a cache of activations, expected one of them")
+        return _from_cache(Path(recipe.activations), tokenizer, recipe, sites, excluded, model)
+    if documents is None:
+        documents = training_documents(recipe.text, recipe.seed)
+    contexts = pack(
+        documents,
+        tokenizer,
+        recipe.text.contexts,
+        contexts_per_batch=recipe.buffer.harvest_contexts,
+        number_documents=False,
+    )
+    return ActivationStream(
+        harvest=lambda ids: capture(model, sites, ids.to(recipe.device, non_blocking=True)),
+        contexts=contexts,
+        harvest_contexts=recipe.buffer.harvest_contexts,
+        harvest_device=recipe.device,
+        prefetch=passes_ahead(recipe.buffer.prefetch, torch.device(recipe.device)),
+        **_common(recipe, excluded),
+    )
+
+
+def _common(recipe: Recipe, excluded: tuple[int, ...]) -> dict[str, Any]:
+    """What both kinds of stream take."""
+    buffer, batch_tokens = recipe.buffer, recipe.optimizer.batch_tokens
+    on_exhausted: Literal["repeat", "stop"] = (
+        "repeat" if recipe.text.on_exhausted == "repeat" else "stop"
+    )
+    return {
+        "batch_tokens": batch_tokens,
+        "buffer_tokens": max(buffer.contexts * recipe.text.contexts.length, batch_tokens),
+        "refill": buffer.refill,
+        "device": buffer.device,
+        "dtype": getattr(torch, buffer.dtype),
+        "excluded_token_ids": excluded,
+        "on_exhausted": on_exhausted,
+        "seed": recipe.seed,
+        "max_tokens": recipe.tokens,
+    }
+
+
+def _from_cache(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    sites: list[MLPSite],
+    excluded: tuple[int, ...],
+    model: nn.Module,
+) -> CachedStream:
+    manifest = finished_manifest(folder)
+    _check_text(folder, manifest, recipe)
+    _check_model(folder, manifest, model, tokenizer, sites)
+    return CachedStream(
+        folder=folder,
+        manifest=manifest,
+        sites=[site.name for site in sites],
+        shuffle=recipe.activations_order == "shuffled",
+        verify=recipe.verify_activations,
+        prefetch=passes_ahead(recipe.buffer.prefetch, torch.device(recipe.device)),
+        pinned=torch.device(recipe.device).type == "cuda",
+        **_common(recipe, excluded),
+    )
+
+
+def finished_manifest(folder: Path) -> Manifest:
+    """The manifest of a cache that can be trained on.
+
+    Raises:
+        UserError: no cache, a damaged one, or one that is not finished.
+    """
+    manifest = read_manifest(folder)
+    if not manifest.complete:
+        raise UserError(
+            f"the cache {folder} is not finished: it holds {manifest.tokens:,} of "
+            f"{manifest.tokens_wanted:,} tokens, expected a finished one; give the same "
+            "`mxd harvest` again to go on"
+        )
+    if not manifest.tokens:
+        raise UserError(f"the cache {folder} is empty, expected activations; harvest again")
+    return manifest
+
+
+def cached_text(folder: Path, manifest: Manifest, **own: Any) -> TextRecipe:
+    """The text of a cache as a recipe has it.
+
+    Args:
+        folder: the cache's folder.
+        manifest: its manifest.
+        own: what a training chooses for itself: `exclusion`, `on_exhausted`.
+
+    Raises:
+        UserError: the manifest describes no text.
+    """
+    said = {**manifest.text, "contexts": manifest.contexts}
+    text = from_dict(TextRecipe, said, folder / "manifest.json")
+    return TextRecipe(**{**vars(text), **own})
+
+
+def cache_record(recipe: Recipe) -> dict[str, Any]:
+    """What a run's record says of the cache that it was trained from; nothing without one."""
+    if recipe.activations is None:
+        return {}
+    manifest = read_manifest(Path(recipe.activations))
+    return {
+        "activations": {
+            "folder": recipe.activations,
+            "data_fingerprint": manifest.data_fingerprint,
+            "tokens": manifest.tokens,
+            "dtype": manifest.dtype,
+            "ended_because": manifest.ended_because,
+        }
+    }
+
+
+def _check_text(folder: Path, manifest: Manifest, recipe: Recipe) -> None:
+    """A recipe's text must be the cache's, so that what was held out stays so in evaluation."""
+    there = asdict(cached_text(folder, manifest))
+    here = asdict(recipe.text)
+    unlike = [
+        f"{name}: {there[name]!r} there, {here[name]!r} here"
+        for name in there
+        if name not in ("exclusion", "on_exhausted") and there[name] != here[name]
+    ]
+    if unlike:
+        raise UserError(
+            f"got a recipe for other text than that of the cache {folder} ({'; '.join(unlike)}), "
+            "expected the cache's; take it from there with mxd.training.cached_text"
+        )
+
+
+def _check_model(
+    folder: Path,
+    manifest: Manifest,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    sites: Sequence[MLPSite],
+) -> None:
+    known = {site.name: site for site in manifest.sites}
+    for site in sites:
+        cached = known.get(site.name)
+        if cached is not None and cached.fingerprint != site_fingerprint(site):
+            raise UserError(
+                f"the cache {folder} was harvested from {manifest.base_model.get('name')} with "
+                f"weights {cached.fingerprint} at {site.name}, expected this model's "
+                f"{site_fingerprint(site)}; give the model that it was harvested from"
+            )
+    config = getattr(model, "config", None)
+    revision, there = getattr(config, "_commit_hash", None), manifest.base_model.get("revision")
+    if None not in (revision, there) and revision != there:
+        raise UserError(
+            f"the cache {folder} was harvested from revision {there}, expected this model's "
+            f"{revision}; give --revision {there}"
+        )
+    if tokenizer_fingerprint(tokenizer) != manifest.tokenizer_fingerprint:
+        raise UserError(
+            f"the cache {folder} was harvested with another tokenizer, expected this model's; give "
+            "the model that it was harvested from"
+        )
