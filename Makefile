@@ -7,8 +7,10 @@ BIN := $(VENV)/bin
 TORCH_ARGS ?=
 # Two test processes with one thread each are faster than one with two.
 PYTEST_ARGS ?= -n 2
+# What mxd is timed against; benchmarks/engine/ has the worker and the versions of each.
+PEERS := sparsify saelens dictlearn
 
-.PHONY: help demo demo-llama test lint types imports check results study clean
+.PHONY: help demo demo-llama test lint types imports check results study bench bench-peers clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -41,6 +43,23 @@ results: $(VENV)/.installed-dev  ## Measure what docs/results.md reports (about 
 
 study: $(VENV)/.installed-dev  ## Measure what docs/results/ shows (some 40 minutes on two cores).
 	$(BIN)/python benchmarks/study.py --out docs/results
+
+bench: $(VENV)/.installed-dev  ## Time the engine beside its peers, and its parts (some 40 minutes on two quiet cores).
+	-$(MAKE) --keep-going bench-peers
+	$(BIN)/python -m benchmarks.engine.run
+	$(BIN)/python -m benchmarks.engine.plot
+	$(BIN)/python -m benchmarks.engine.table
+	$(BIN)/python benchmarks/engine_costs.py
+
+bench-peers: $(PEERS:%=.bench-envs/%/.installed)  ## Install the peers, each in an environment of its own (3 GB).
+
+.bench-envs/%/.installed: benchmarks/engine/requirements-%.txt
+	rm -rf $(@D) && mkdir -p $(@D)
+	( $(PYTHON) -m venv $(@D) && \
+	  $(@D)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 $(TORCH_ARGS) && \
+	  $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $< \
+	) > $(@D).log 2>&1 || { tail -n 3 $(@D).log; exit 1; }
+	@touch $@
 
 $(VENV)/.torch: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
