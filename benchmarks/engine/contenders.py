@@ -1,6 +1,7 @@
 """The other end of a worker's pipe: start it, ask it, and say what became of it."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ from benchmarks.engine.protocol import Case
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = ROOT / ".bench-envs"
 """Where `make bench-peers` puts the peers."""
+HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
+"""What mxd asks torch for when it is imported; everybody gets it, since it helps everybody."""
 OWN = ("mxd", "obvious")
 """Contenders that run in this environment."""
 
@@ -110,6 +113,7 @@ class Contender:
             self._process = subprocess.Popen(
                 [str(python), "-m", f"benchmarks.engine.worker_{self.name}"],
                 cwd=ROOT,
+                env=os.environ | HUGE_PAGES,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from engine_costs.shapes import Shape
+from engine_costs.parts import new_student
+from engine_costs.shapes import Shape, batch, new_layer
 from torch import Tensor
 
 from mxd.kernels import combine, gate, naive
 from mxd.kernels import triton as triton_kernels
+from mxd.training.precision import autocast
 from on_gpu.data import Data, contenders, make
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
@@ -28,6 +30,7 @@ def check_all(shape: Shape, device: torch.device) -> list[dict[str, Any]]:
     data = make(shape, device)
     found += _selection(data, shape, device)
     found += _layers(data, shape)
+    found += _waits(shape, device)
     wrong = [entry for entry in found if not entry["error"] <= entry["tolerance"]]
     if wrong:
         raise SystemExit("wrong results, nothing was timed: " + repr(wrong))
@@ -125,3 +128,25 @@ def _layers(data: Data, shape: Shape) -> list[dict[str, Any]]:
         _entry(f"gate and combine, {name}", relative_error(mine, oracle), 1e-4)
         for name, mine, oracle in zip(names, got, oracles, strict=True)
     ]
+
+
+def _waits(shape: Shape, device: torch.device) -> list[dict[str, Any]]:
+    """Whether a training step ever waits for the device: CUDA raises an error where one would."""
+    if device.type != "cuda":
+        return []
+    x, y = (part.to(device) for part in batch(shape))
+    found = []
+    for architecture in ("mxd", "transcoder"):
+        with device:
+            student = new_student(new_layer(architecture, shape), shape)
+        student.step(x, y, autocast("bf16", device))  # kernels are compiled in the first step
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            student.step(x, y, autocast("bf16", device))
+            waited = 0.0
+        except RuntimeError:
+            waited = 1.0
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        found.append(_entry(f"{architecture} step, waits for the device", waited, 0.0))
+    return found

@@ -73,8 +73,8 @@ class _Step:
 def obvious_kernels() -> Iterator[None]:
     """Layers compute with `mxd.kernels.naive`, N-wide forward and backward."""
 
-    def gate(*inputs: Any, check: bool = True) -> Any:  # noqa: ARG001 - as the fast one is called
-        return naive.gate(*inputs)
+    def gate(*inputs: Any, skip: int = 0, check: bool = True) -> Any:  # noqa: ARG001 - as called
+        return naive.gate(*inputs, skip=skip)
 
     swaps = {
         "mxd.layers._parts": {"gate": gate},

@@ -17,14 +17,13 @@ from mxd.kernels import combine, gate, naive
 from mxd.kernels._rows import scatter_rows
 from mxd.layers import MxD, MxDConfig, SparseLayer, Transcoder, TranscoderConfig
 
-ROWS, SELECT = (importlib.import_module(f"mxd.kernels.{n}") for n in ("_torch_rows", "_select"))
+SELECT = importlib.import_module("mxd.kernels._select")
 TOKENS, WIDTH, UNITS, K = 20, 6, 97, 5  # 97 is no other dimension, so it betrays itself
 
 
 @pytest.mark.parametrize("tile", [1, 50, 64, 200, 1000])
 def test_kernels_do_not_depend_on_the_tile(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SELECT, "_TILE_ELEMENTS", tile)
-    monkeypatch.setattr(ROWS, "_TILE_ELEMENTS", tile)
     inputs = gate_inputs((23,), 5, 32, 3, torch.float64)
     assert_agree(gate, naive.gate, inputs, torch.randn(23, 3, dtype=torch.float64), 1e-10)
     inputs = combine_inputs((23,), 32, 3, 7, torch.float64)

@@ -7,7 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.kernels.test_agreement import assert_agree, combine_inputs, gate_inputs
+from tests.kernels.test_agreement import (
+    assert_agree,
+    assert_near,
+    combine_inputs,
+    gate_inputs,
+    values_and_gradients,
+)
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -88,7 +94,10 @@ class Widest(TorchDispatchMode):
         return isinstance(value, Tensor) and value.layout == torch.strided
 
 
-def test_step_makes_nothing_wider_than_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
+def test_step_makes_nothing_wider_than_a_tile(
+    autocast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokens, n, d, k, tile = 64, 3000, 12, 4, 4000
     monkeypatch.setattr(SELECT, "_TILE_ELEMENTS", tile)
     monkeypatch.setattr(SELECT, "_TILE_TOKENS", 16)
@@ -98,10 +107,13 @@ def test_step_makes_nothing_wider_than_a_tile(monkeypatch: pytest.MonkeyPatch) -
         leaf.requires_grad_()
 
     def step(choose: Any, mix: Any) -> int:
-        with Widest((n, d)) as seen:  # the gradients themselves
+        with Widest() as seen, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             values, indices = choose(x, weight, bias, k)
-            mix(values, indices, table).square().sum().backward()
-        return seen.elements
+            loss = mix(values, indices, table).float().square().sum()
+        widest = seen.elements
+        with Widest((n, d)) as seen:  # the gradients themselves
+            loss.backward()
+        return max(widest, seen.elements)
 
     assert step(gate, combine) <= max(tile, n + 1)
     assert step(naive.gate, naive.combine) >= tokens * n
@@ -142,13 +154,98 @@ def test_rescored_gate_has_the_gradients_of_the_plain_one(batch: Any, n: int, k:
     assert_agree(rescored, naive.gate, [x, _unlike(weight), bias, k], weigh, 1e-5)
 
 
-@pytest.mark.parametrize("batch", [(6,), (2, 3), (0,)])
-def test_bfloat16_kernels_stay_near_the_plain_ones(batch: Any) -> None:
-    x, weight, bias, k = gate_inputs(batch, 8, 12, 12, torch.bfloat16)  # k = N: no choice to differ
-    assert_agree(gate, naive.gate, [x, weight, bias, k], torch.randn(*batch, k).bfloat16(), 0.02)
-    values, indices, table = combine_inputs(batch, 12, 5, 7, torch.bfloat16)
-    weigh = torch.randn(*batch, 7).bfloat16()
-    assert_agree(combine, naive.combine, [values, indices, table], weigh, 0.02)
+SHAPES = [((6,), 12, 12), ((2, 3), 12, 5), ((6,), 12, 1), ((3,), 1, 1), ((0,), 12, 3), ((), 7, 2)]
+"""Batch, N, K."""
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.03}
+each_dtype = pytest.mark.parametrize("dtype", TOLERANCE, ids=["float64", "float32", "bf16"])
+
+
+def _gathered(chosen: Tensor) -> Any:
+    """The plain gate for a given choice: of units as good as equal either may be taken."""
+
+    def gate_of(x: Tensor, weight: Tensor, bias: Tensor, _: int) -> tuple[Tensor, Tensor]:
+        return torch.relu(x @ weight.T + bias).gather(-1, chosen), chosen
+
+    return gate_of
+
+
+def _strided(tensor: Tensor) -> Tensor:
+    """The same values with a gap after each."""
+    return torch.stack([tensor, tensor], -1)[..., 0]
+
+
+def assert_gate_and_combine(x: Tensor, weight: Tensor, bias: Tensor, k: int, wide: int = 7) -> None:
+    """Forward and every gradient through both, against float64 on the units that were chosen."""
+    dtype, table = x.dtype, torch.randn(len(weight), wide).to(x.dtype)
+    weigh = torch.randn(*x.shape[:-1], wide).to(dtype)
+    chosen = gate(x, weight, bias, k)[1]
+
+    def both(choose: Any, mix: Any, views: Any, *leaves: Tensor) -> Any:
+        x, weight, bias, table = (views(leaf) for leaf in leaves)
+        values, indices = choose(x, weight, bias, k)
+        return mix(values, indices, table)
+
+    leaves = [x, weight, bias, table]
+    oracle = [leaf.double() for leaf in leaves]
+    expected, gradients = values_and_gradients(
+        lambda *of: both(_gathered(chosen), naive.combine, lambda t: t, *of), oracle, weigh.double()
+    )
+    for views in (lambda t: t, _strided):
+        got = values_and_gradients(
+            lambda *of, views=views: both(gate, combine, views, *of), leaves, weigh
+        )
+        for mine, exact in zip([got[0], *got[1]], [expected, *gradients], strict=True):
+            assert mine.dtype == dtype
+            assert_near(mine.double(), exact, TOLERANCE[dtype])
+
+
+@each_dtype
+@pytest.mark.parametrize(("batch", "n", "k"), SHAPES)
+def test_every_gradient_of_every_shape_and_dtype(
+    batch: Any, n: int, k: int, dtype: torch.dtype
+) -> None:
+    x, weight, bias, _ = gate_inputs(batch, 8, n, k, dtype)
+    assert_gate_and_combine(x, weight, bias, k)
+
+
+@each_dtype
+@pytest.mark.parametrize("k", [1, 4, 18])
+def test_every_gradient_where_units_tie(k: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    weight = torch.randint(-1, 2, (6, 3)).repeat_interleave(3, 0).to(dtype)
+    x = torch.randint(-2, 3, (40, 3)).to(dtype)
+    assert_gate_and_combine(x, weight, torch.zeros(18, dtype=dtype), k)
+
+
+@each_dtype
+def test_row_products_without_sampled_products_are_the_same(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way that they take without MKL, and on accelerators without Triton."""
+    rows = importlib.import_module("mxd.kernels._torch_rows")
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    grad, table = torch.randn(9, 5).to(dtype), torch.randn(12, 5).to(dtype)
+    indices = torch.randint(12, (9, 3))
+    exact = (grad.double().unsqueeze(1) * table.double()[indices]).sum(-1)
+    for elements in (1, 31, 10**6):
+        monkeypatch.setattr(rows, "_TILE_ELEMENTS", elements)
+        found = rows.row_products(grad, indices, table)
+        assert_near(found.double(), exact, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("skip", [0, 1, 5])
+def test_skipped_units_are_never_chosen_and_cost_no_second_gradient(skip: int) -> None:
+    x, weight, bias, _ = gate_inputs((6,), 5, 12, 3, torch.float64)
+    bias[:skip] = 100.0
+    weigh = torch.randn(6, 3, dtype=torch.float64)
+
+    def skipping(function: Any) -> Any:
+        return lambda *leaves: function(*leaves, skip=skip)
+
+    assert_agree(skipping(gate), skipping(naive.gate), [x, weight, bias, 3], weigh, 1e-12)
+    assert (gate(x, weight, bias, 3, skip=skip)[1] >= skip).all()
+    with pytest.raises(UserError, match=f"expected 1 to {12 - skip}"):
+        gate(x, weight, bias, 13 - skip, skip=skip)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

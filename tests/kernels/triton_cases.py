@@ -326,17 +326,20 @@ def test_tiles_and_chunks_stay_within_the_workspace() -> None:
             assert tile >= min(tokens, 512)
 
 
-@pytest.mark.parametrize("n", [1, 5, 40])
+@pytest.mark.parametrize(
+    ("batch", "n"), [((6,), 1), ((2, 3), 5), ((6,), 40), ((0,), 5), ((3,), 300)]
+)
 @pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
 def test_gate_and_combine_through_triton_are_the_plain_ones(
-    n: int, autocast: bool, monkeypatch: pytest.MonkeyPatch
+    batch: tuple[int, ...], n: int, autocast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The way that they take on a GPU, forward and every gradient."""
     for module in ("_rows", "_select"):
         monkeypatch.setattr(f"mxd.kernels.{module}.triton_for", lambda _: kernels)
-    x, weight, bias, table = randn(6, 9), randn(n, 9), randn(n), randn(n, 7)
+    x, weight, bias, table = randn(*batch, 9), randn(n, 9), randn(n), randn(n, 7)
     weight = weight * torch.logspace(0, 2, n, device=DEVICE).unsqueeze(1)  # no close calls
-    weigh, k = randn(6, 7), min(n, 4)
+    x = torch.stack([x, x], -1)[..., 0]  # not contiguous
+    weigh, k = randn(*batch, 7), min(n, 4)
 
     def both(choose: Any, mix: Any, dtype: torch.dtype) -> list[Tensor]:
         leaves = [t.to(dtype, copy=True).requires_grad_() for t in (x, weight, bias, table)]

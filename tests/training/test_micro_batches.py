@@ -7,9 +7,11 @@ import pytest
 import torch
 from tests.training._parts import batches, make_student, same_weights
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mxd.errors import UserError
 from mxd.training import OptimizerRecipe, Student
+from mxd.training.precision import autocast
 
 ALL = ["mxd", "transcoder", "skip_transcoder", "topk_autoencoder", "dense_mlp", "mlp_transcoder"]
 GPU_ERROR = torch.OutOfMemoryError("CUDA out of memory")
@@ -67,19 +69,26 @@ def test_step_in_parts_draws_k_once() -> None:
 def fits(student: Student, most: int, error: RuntimeError) -> list[int]:
     """Let a student's layer run out of memory above so many tokens; the sizes it was asked for."""
     asked: list[int] = []
-    encode = student.layer.encode
+    finish = student.layer.finish
 
-    def small_only(x: Tensor, k: int | None = None) -> Any:
+    def small_only(combined: Tensor, x: Tensor) -> Tensor:
         asked.append(len(x))
         if len(x) > most:
             raise error
-        return encode(x, k)
+        y: Tensor = finish(combined, x)
+        return y
 
-    student.layer.encode = small_only
+    student.layer.finish = small_only
     return asked
 
 
-@pytest.mark.parametrize("error", [GPU_ERROR, CPU_ERROR], ids=["accelerator", "cpu"])
+OTHER_ERRORS = [
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+]
+
+
+@pytest.mark.parametrize("error", [GPU_ERROR, CPU_ERROR, *OTHER_ERRORS])
 def test_student_out_of_memory_goes_on_in_parts(
     error: RuntimeError, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -95,15 +104,16 @@ def test_student_out_of_memory_goes_on_in_parts(
 def test_failure_in_a_later_part_leaves_no_gradient_behind() -> None:
     whole = train(make_student("mxd"))
     student = make_student("mxd", micro_tokens=16)
-    encode, calls = student.layer.encode, []
+    finish, calls = student.layer.finish, []
 
-    def second_fails(x: Tensor, k: int | None = None) -> Any:
+    def second_fails(combined: Tensor, x: Tensor) -> Tensor:
         calls.append(len(x))
         if len(calls) == 2:
             raise GPU_ERROR
-        return encode(x, k)
+        y: Tensor = finish(combined, x)
+        return y
 
-    student.layer.encode = second_fails
+    student.layer.finish = second_fails
     assert_same_training(train(student), whole)
     assert calls[:6] == [16, 16, 8, 8, 8, 8]
 
@@ -132,3 +142,52 @@ def test_loss_of_dead_units_is_never_split() -> None:
     assert asked == [32]
     with pytest.raises(UserError, match="ratio of sums over the whole batch"):
         OptimizerRecipe(micro_tokens=8, auxk_coefficient=0.1)
+
+
+@pytest.mark.parametrize("architecture", ["mxd", "transcoder", "topk_autoencoder"])
+def test_parts_make_no_more_gradients_as_wide_as_n_than_a_whole_step(architecture: str) -> None:
+    class Wide(TorchDispatchMode):
+        """Counts new tensors as wide as N."""
+
+        count = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            found = func(*args, **(kwargs or {}))
+            for one in found if isinstance(found, tuple | list) else (found,):
+                if isinstance(one, Tensor) and one.ndim == 2 and 977 in one.shape:
+                    self.count += one.layout == torch.strided and not one._is_view()
+            return found
+
+    def wide_tensors(micro_tokens: int | None) -> int:
+        student = make_student(architecture, width=977, micro_tokens=micro_tokens)
+        (x, y), *_ = batches(1)
+        fed = y if student.layer.reads == "output" else x
+        with Wide() as seen:
+            student._micro.run(32, lambda parts: student._gradients(fed, y, None, parts))
+        return seen.count
+
+    assert wide_tensors(8) == wide_tensors(None) >= 2
+
+
+@pytest.mark.parametrize("architecture", ALL)
+def test_parts_under_autocast_stay_near_the_whole_step(architecture: str) -> None:
+    def gradients(**recipe: Any) -> list[Tensor]:
+        student = make_student(architecture, **recipe)
+        if recipe:
+            fail = [GPU_ERROR]  # a failed attempt must not leave autocast's cache behind
+
+            def first_fails(*args: Any) -> Any:
+                if fail:
+                    raise fail.pop()
+                return type(student.layer).finish(student.layer, *args)
+
+            if architecture != "dense_mlp":
+                student.layer.finish = first_fails
+        (x, y), *_ = batches(1)
+        fed = y if student.layer.reads == "output" else x
+        with autocast("bf16", torch.device("cpu")):
+            student._micro.run(32, lambda parts: student._gradients(fed, y, None, parts))
+        return [p.grad for p in student.layer.parameters() if p.grad is not None]
+
+    for mine, oracle in zip(gradients(micro_tokens=12), gradients(), strict=True):
+        assert (mine - oracle).norm() <= 0.02 * oracle.norm() + 1e-6

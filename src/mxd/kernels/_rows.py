@@ -63,7 +63,7 @@ def scatter_values(
     values: Float[Tensor, "tokens k"], indices: Int[Tensor, "tokens k"], n: int
 ) -> Float[Tensor, "n"]:
     """out[n] = Σ over the (t, j) with indices[t, j] = n of values[t, j]."""
-    if values.device.type == "cpu":
+    if values.device.type == "cpu" and triton_for(values) is None:
         terms = widen(values).reshape(-1)
         return terms.new_zeros(n).index_add_(0, indices.reshape(-1), terms)
     # Additions of index_add_ on an accelerator have no fixed order; those of scatter_rows do.

@@ -35,13 +35,13 @@ def select(
     """
     kernels = triton_for(x)
     if kernels is not None:
-        narrower = None if dtype == x.dtype else dtype
+        narrower = dtype if dtype in HALF and weight.dtype not in HALF else None
         return Largest(*kernels.select(x, weight, bias, k, candidates_dtype=narrower))
     rescore = dtype in HALF and weight.dtype not in HALF
     if not rescore:
-        return _in_tiles(x.to(dtype), weight.to(dtype), bias.to(dtype), k, x.dtype)
-    wanted = min(len(weight), k + margin(k))
-    found = _in_tiles(x.to(dtype), weight.to(dtype), bias.to(dtype), wanted, dtype)
+        found = _in_tiles(x.to(dtype), weight, bias, k)
+        return Largest(found.values.to(x.dtype), found.indices)
+    found = _in_tiles(x.to(dtype), weight, bias, min(len(weight), k + margin(k)))
     exact = row_products(widen(x), found.indices, weight) + bias[found.indices]
     values, places = exact.topk(k, dim=-1)
     return Largest(values.to(x.dtype), found.indices.gather(1, places))
@@ -52,37 +52,37 @@ def margin(k: int) -> int:
     return max(8, k // 2)
 
 
-def _in_tiles(x: Tensor, weight: Tensor, bias: Tensor, k: int, dtype: torch.dtype) -> Largest:
-    """Tile after tile of tokens; values come back in `dtype`."""
-    tokens, n = len(x), len(weight)
-    values = x.new_empty((tokens, k), dtype=dtype)
-    indices = torch.empty((tokens, k), dtype=torch.int64, device=x.device)
-    tile = max(1, min(tokens, _TILE_TOKENS))
-    width = min(n, max(_TILE_ELEMENTS // tile, 1))
-    buffer = x.new_empty(tile * width)
-    for start in range(0, tokens, tile):
-        rows = x[start : start + tile]
-        best = _over_units(rows, weight, bias, k, buffer[: len(rows) * width].view(-1, width))
-        values[start : start + tile] = best.values
-        indices[start : start + tile] = best.indices
-    return Largest(values, indices)
+def _in_tiles(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> Largest:
+    """A chunk of units after the other, for a tile of tokens after the other, in x's dtype.
+
+    A chunk's weights are converted where they have another dtype, and serve all tiles.
+    """
+    tile = max(1, min(len(x), _TILE_TOKENS))
+    width = min(len(weight), max(_TILE_ELEMENTS // tile, 1))
+    buffer = x.new_empty((tile, width))
+    tiles = x.split(tile)
+    held: list[list[Largest]] = [[] for _ in tiles]
+    for start in range(0, len(weight), width):
+        some_bias = bias[start : start + width].to(x.dtype)
+        transposed = weight[start : start + width].to(x.dtype).T
+        for number, rows in enumerate(tiles):
+            out = buffer[: len(rows), : len(some_bias)]
+            torch.addmm(some_bias, rows, transposed, out=out)
+            held[number].append(_shifted(largest(out, min(k, out.shape[1])), start))
+            if sum(one.values.shape[1] for one in held[number]) > max(_MERGE_COLUMNS, 2 * k):
+                held[number] = [_merged(held[number], k)]
+    best = [_merged(found, k) for found in held]
+    values = torch.cat([one.values for one in best])
+    return Largest(values, torch.cat([one.indices for one in best]))
 
 
-def _over_units(rows: Tensor, weight: Tensor, bias: Tensor, k: int, buffer: Tensor) -> Largest:
-    """The best k of all units for a few tokens, a chunk of units at a time."""
-    held: list[Largest] = []
-    for start in range(0, len(weight), buffer.shape[1]):
-        part = slice(start, start + buffer.shape[1])
-        out = buffer[:, : len(bias[part])]
-        torch.addmm(bias[part], rows, weight[part].T, out=out)
-        found = largest(out, min(k, out.shape[1]))
-        held.append(Largest(found.values, found.indices + start if start else found.indices))
-        if sum(one.values.shape[1] for one in held) > max(_MERGE_COLUMNS, 2 * k):
-            held = [_merged(held, k)]
-    return held[0] if len(held) == 1 else _merged(held, k)
+def _shifted(found: Largest, start: int) -> Largest:
+    return Largest(found.values, found.indices + start) if start else found
 
 
 def _merged(found: list[Largest], k: int) -> Largest:
+    if len(found) == 1:
+        return found[0]
     values = torch.cat([one.values for one in found], dim=1)
     indices = torch.cat([one.indices for one in found], dim=1)
     best = largest(values, min(k, values.shape[1]))

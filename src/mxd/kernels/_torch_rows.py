@@ -50,7 +50,8 @@ def row_products(
     table: Float[Tensor, "n d"],
 ) -> Float[Tensor, "tokens k"]:
     """⟨grad[t], table[indices[t, j]]⟩, without copying rows where torch can sample a product."""
-    if grad.device.type == "cpu" and torch.backends.mkl.is_available() and indices.numel():
+    sampled = grad.device.type == "cpu" and torch.backends.mkl.is_available()
+    if sampled and indices.numel() and table.dtype == widen(grad).dtype:
         return _sampled_products(widen(grad), indices, table).to(grad.dtype)
     tokens, k = indices.shape
     out = grad.new_empty((tokens, k))
@@ -77,6 +78,6 @@ def _sampled_products(
         check_invariants=False,
     )
     with torch.autocast("cpu", enabled=False):
-        products = torch.sparse.sampled_addmm(wanted, grad, table.to(grad.dtype).T, beta=0.0)
+        products = torch.sparse.sampled_addmm(wanted, grad, table.T, beta=0.0)
     found: Tensor = products.values()
     return found.reshape(tokens, k)

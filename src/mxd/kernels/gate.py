@@ -17,11 +17,11 @@ from mxd.kernels._select import select
 class _Gate(Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, k: int, dtype: torch.dtype
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, k: int, skip: int, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
-            values, indices = select(x, weight, bias, k, dtype)
-        values = values.relu_()
+            values, indices = select(x, weight[skip:], bias[skip:], k, dtype)
+        values, indices = values.relu_(), indices + skip if skip else indices
         ctx.save_for_backward(x, weight, values, indices)
         ctx.mark_non_differentiable(indices)
         return values, indices
@@ -30,7 +30,7 @@ class _Gate(Function):
     @once_differentiable
     def backward(
         ctx: Any, *grads: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
         x, weight, values, indices = ctx.saved_tensors
         n = weight.shape[0]
         grad = grads[0] * (values > 0)  # ReLU passes nothing at and below zero
@@ -41,7 +41,7 @@ class _Gate(Function):
             grad_weight = scatter_rows(grad, indices, x, n).to(weight.dtype)
         if ctx.needs_input_grad[2]:
             grad_bias = scatter_values(grad, indices, n).to(weight.dtype)
-        return grad_x, grad_weight, grad_bias, None, None
+        return grad_x, grad_weight, grad_bias, None, None, None
 
 
 def gate(
@@ -50,6 +50,7 @@ def gate(
     bias: Float[Tensor, "n"],
     k: int,
     *,
+    skip: int = 0,
     check: bool = True,
 ) -> tuple[Float[Tensor, "*batch k"], Int[Tensor, "*batch k"]]:
     """TopK_k(ReLU(G x + g)), the sparse coefficients a (paper, section 3).
@@ -59,6 +60,7 @@ def gate(
         weight: G, one row for each unit, (n, d_in).
         bias: g, (n,).
         k: how many units may be active, 1 ≤ k ≤ n.
+        skip: units at the start that are left out of the choice, and of k.
         check: refuse NaN in x; False where the caller has looked (`check_numbers`).
 
     Returns:
@@ -72,16 +74,18 @@ def gate(
 
     Pre-activations exist for a tile of tokens and units at a time and none is kept: the backward
     pass touches the selected units alone. Under autocast the product runs in the autocast dtype and
-    names candidates, whose values are then computed in float32 (`recall` in
-    docs/performance.md says how often the choice differs); gradients are summed in float32. It can
-    be differentiated once. The specification is `naive.gate`.
+    names candidates, whose values are then computed in float32: a unit can be missed where many
+    pre-activations lie closer together than the autocast dtype can tell (docs/performance.md,
+    "Accuracy", measures the recall). Gradients are dense and summed in float32. It can be
+    differentiated once. The specification is `naive.gate`.
     """
-    if not 1 <= k <= len(weight):
-        raise UserError(f"got k={k}, expected 1 to {len(weight)}, the number of units")
+    choice = len(weight) - skip
+    if not 1 <= k <= choice:
+        raise UserError(f"got k={k}, expected 1 to {choice}, the number of units to choose from")
     shape, flat = x.shape[:-1], x.reshape(-1, x.shape[-1])
     if check:
         check_numbers(x)
-    values, indices = _Gate.apply(flat, weight, bias, k, product_dtype(x))
+    values, indices = _Gate.apply(flat, weight, bias, k, skip, product_dtype(x))
     return values.reshape(*shape, k), indices.reshape(*shape, k)
 
 

@@ -14,10 +14,12 @@ def gate(
     weight: Float[Tensor, "n d_in"],
     bias: Float[Tensor, "n"],
     k: int,
+    *,
+    skip: int = 0,
 ) -> tuple[Float[Tensor, "*batch k"], Int[Tensor, "*batch k"]]:
     """TopK_k(ReLU(G x + g)): the k largest coefficients and the units they belong to."""
-    values, indices = torch.relu(F.linear(x, weight, bias)).topk(k, dim=-1)
-    return values, indices
+    values, indices = torch.relu(F.linear(x, weight, bias))[..., skip:].topk(k, dim=-1)
+    return values, indices + skip
 
 
 def combine(

@@ -54,16 +54,13 @@ def select_units(
     check_numbers(x)  # x itself: a layer whose own centre is NaN gives NaN, as other layers do
     if centre is not None:
         x = x - centre
-    weight: Tensor = router.weight
-    bias: Tensor = router.bias
-    if skip:  # a slice has a gradient as wide as the whole, so none is taken without need
-        weight, bias = weight[skip:], bias[skip:]
     if config.sparsity == "l1" and k is None:
-        wanted = _most_active(x, weight, bias)
+        wanted = _most_active(x, router.weight[skip:], router.bias[skip:])
     else:
         wanted = min(config.k if k is None else k, config.n_units) - skip
-    values, indices = gate(x, weight, bias, wanted, check=False)
-    return Codes(values, indices + skip if skip else indices, config.n_units)
+    # Skipped in the gate: a slice of the weights would cost a second gradient of their size.
+    values, indices = gate(x, router.weight, router.bias, wanted, skip=skip, check=False)
+    return Codes(values, indices, config.n_units)
 
 
 @torch.no_grad()

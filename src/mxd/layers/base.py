@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mxd.kernels import combine
 from mxd.layers._provenance import Provenance
 from mxd.layers.codes import Codes
 from mxd.layers.config import LayerConfig, SparseConfig
@@ -111,7 +112,25 @@ class SparseLayer(Layer):
     def decode(
         self, codes: Codes, x: Float[Tensor, "*batch d_in"] | None = None
     ) -> Float[Tensor, "*batch d_out"]:
-        """The output for given codes, which may have more than k entries (steering adds one)."""
+        """The output for given codes, which may have more than k entries (steering adds one).
+
+        Raises:
+            UserError: x is missing where the layer has a dense branch or a skip.
+        """
+        return self.finish(self.combined(codes), x)
+
+    def combined(self, codes: Codes) -> Float[Tensor, "*batch d_out"]:
+        """What the active units give together, the weighted sum of their rows, (..., d_out)."""
+        return combine(codes.values, codes.indices, self.unit_rows)
+
+    def finish(
+        self, combined: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"] | None
+    ) -> Float[Tensor, "*batch d_out"]:
+        """ŷ from what `combined` gave and x: the dense part of `decode`.
+
+        Raises:
+            UserError: x is missing where the layer has a dense branch or a skip.
+        """
         raise TypeError(f"{type(self).__name__} is abstract; load a layer with mxd.load")
 
     def forward(

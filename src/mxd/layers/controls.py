@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mxd.errors import UserError
-from mxd.kernels import combine
 from mxd.layers._parts import hidden_units, linear, select_units, unit_table
 from mxd.layers.activations import activation
 from mxd.layers.base import Layer, SparseLayer
@@ -107,10 +106,10 @@ class MLPTranscoder(SparseLayer):
         self, codes: Codes, x: Float[Tensor, "*batch d_in"]
     ) -> Float[Tensor, "*batch d_out"]:
         """W_decᵀ a."""
-        return combine(codes.values, codes.indices, self.decoder)
+        return self.combined(codes)
 
-    def decode(
-        self, codes: Codes, x: Float[Tensor, "*batch d_in"] | None = None
+    def finish(
+        self, combined: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"] | None
     ) -> Float[Tensor, "*batch d_out"]:
         """W_decᵀ a + Dᵀz + b; x is needed for the dense MLP.
 
@@ -120,4 +119,4 @@ class MLPTranscoder(SparseLayer):
         if x is None:
             raise UserError("got codes alone; an mlp_transcoder also needs x: decode(codes, x)")
         z = hidden_units(x, self.mlp_encoder, self.mlp_encoder_up, self.activation)
-        return combine(codes.values, codes.indices, self.decoder) + z @ self.mlp_decoder + self.bias
+        return combined + z @ self.mlp_decoder + self.bias

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mxd.errors import UserError
-from mxd.kernels import combine
 from mxd.layers._dense_weights import DenseWeights
 from mxd.layers._parts import hidden_units, linear, select_units, unit_table
 from mxd.layers.activations import activation
@@ -112,7 +111,7 @@ class MxD(SparseLayer):
 
     def modulation(self, codes: Codes) -> Float[Tensor, "*batch d_out"]:
         """M = Cᵀa, what the active experts multiply the dense branch with, (..., d_out)."""
-        return combine(codes.values, codes.indices, self.modulators)
+        return self.combined(codes)
 
     def contribution(
         self, codes: Codes, x: Float[Tensor, "*batch d_in"]
@@ -120,10 +119,10 @@ class MxD(SparseLayer):
         """(Cᵀa) ⊙ (Dᵀz)."""
         return self.modulation(codes) * self.dense_branch(x)
 
-    def decode(
-        self, codes: Codes, x: Float[Tensor, "*batch d_in"] | None = None
+    def finish(
+        self, combined: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"] | None
     ) -> Float[Tensor, "*batch d_out"]:
-        """(Cᵀa) ⊙ (Dᵀz) + b; x is needed for the dense branch.
+        """M ⊙ (Dᵀz) + b; x is needed for the dense branch.
 
         Raises:
             UserError: x is missing.
@@ -132,7 +131,7 @@ class MxD(SparseLayer):
             raise UserError(
                 "got codes alone; an MxD also needs x for its dense branch: decode(codes, x)"
             )
-        return self.contribution(codes, x) + self.bias
+        return combined * self.dense_branch(x) + self.bias
 
     def expert_weight(self, n: int) -> Float[Tensor, "d_hidden d_out"]:
         """W_n = D diag(c_n), the linear map of expert n from z to the output, (H, O).

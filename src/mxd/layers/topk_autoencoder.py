@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mxd.errors import UserError
-from mxd.kernels import combine
 from mxd.layers._parts import linear, select_units, unit_table
 from mxd.layers.base import SparseLayer
 from mxd.layers.codes import Codes
@@ -75,10 +74,10 @@ class TopKAutoencoder(SparseLayer):
         self, codes: Codes, x: Float[Tensor, "*batch d_in"]
     ) -> Float[Tensor, "*batch d_out"]:
         """W_decᵀ a."""
-        return combine(codes.values, codes.indices, self.decoder)
+        return self.combined(codes)
 
-    def decode(
-        self, codes: Codes, x: Float[Tensor, "*batch d_in"] | None = None
+    def finish(
+        self, combined: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"] | None
     ) -> Float[Tensor, "*batch d_out"]:
         """W_decᵀ a + b; x is not needed."""
-        return combine(codes.values, codes.indices, self.decoder) + self.bias
+        return combined + self.bias

@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mxd.errors import UserError
-from mxd.kernels import combine
 from mxd.layers._parts import linear, select_units, unit_table
 from mxd.layers.base import SparseLayer
 from mxd.layers.codes import Codes
@@ -78,17 +77,17 @@ class Transcoder(SparseLayer):
         self, codes: Codes, x: Float[Tensor, "*batch d_in"]
     ) -> Float[Tensor, "*batch d_out"]:
         """W_decᵀ a."""
-        return combine(codes.values, codes.indices, self.decoder)
+        return self.combined(codes)
 
-    def decode(
-        self, codes: Codes, x: Float[Tensor, "*batch d_in"] | None = None
+    def finish(
+        self, combined: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"] | None
     ) -> Float[Tensor, "*batch d_out"]:
         """W_decᵀ a + b (+ S x); x is needed where there is a skip.
 
         Raises:
             UserError: x is missing and the layer has a skip.
         """
-        y = combine(codes.values, codes.indices, self.decoder) + self.bias
+        y = combined + self.bias
         if self.skip is None:
             return y
         if x is None:

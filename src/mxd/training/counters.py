@@ -33,23 +33,20 @@ class Counters:
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, nmse, l0
         self._steps = 0
 
-    def add_errors(self, loss: Tensor, nmse: Tensor) -> None:
-        """Count a part of a step: its shares of the step's loss and NMSE."""
+    @torch.no_grad()
+    def add(self, loss: Tensor, nmse: Tensor, codes: Codes | None, tokens: int) -> None:
+        """Count a step: its loss, its NMSE, and the codes of its tokens."""
+        self._steps += 1
         self._sums[0] += loss
         self._sums[1] += nmse
-
-    def add_codes(self, codes: Codes, hits: Tensor, tokens: int) -> None:
-        """Count the active units of a part of a step; `hits` (N,) collects them over the step."""
+        if codes is None:
+            return
         active = codes.values > 0
         self._sums[2] += active.sum() / tokens
+        hits = torch.zeros_like(self.silent_tokens)
         hits.scatter_add_(0, codes.indices.reshape(-1), active.reshape(-1).to(hits.dtype))
-
-    def end_step(self, hits: Tensor | None, tokens: int) -> None:
-        """A step on this many tokens is over."""
-        self._steps += 1
-        if hits is not None:
-            self.silent_tokens += tokens
-            self.silent_tokens.masked_fill_(hits > 0, 0)
+        self.silent_tokens += tokens
+        self.silent_tokens.masked_fill_(hits > 0, 0)
 
     def take(self) -> Sums:
         """Means since the last call; waits for the device."""

@@ -6,10 +6,18 @@ from collections.abc import Callable
 import torch
 
 logger = logging.getLogger(__name__)
+_SIGNS = (
+    "can't allocate memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "std::bad_alloc",
+)
+"""What errors without a type of their own say when memory runs out."""
 
 
 class MicroBatches:
-    """How many tokens a layer computes at one time; halved when memory runs out.
+    """How many tokens a layer's dense part computes at one time; halved when memory runs out.
 
     Args:
         name: whom to name in the log.
@@ -45,10 +53,9 @@ class MicroBatches:
                 size,
                 self.tokens,
             )
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether an error says that memory could not be had, on an accelerator or the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in text for sign in _SIGNS)

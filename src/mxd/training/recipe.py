@@ -113,8 +113,8 @@ class OptimizerRecipe:
     batch_tokens: int = 4096
     """Tokens in a step."""
     micro_tokens: int | None = None
-    """Tokens that a layer computes at one time, to save memory; None takes a whole batch, and
-    halves it when memory runs out. The step is the same but for rounding."""
+    """Tokens that a layer's dense part computes at one time, to save memory; None takes a whole
+    batch, and halves it when memory runs out. The step is the same but for rounding."""
     clip_norm: float | None = None
     """Largest norm of a layer's gradient; None leaves gradients as they are."""
     l1_coefficient: float = 1e-3

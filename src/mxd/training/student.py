@@ -68,10 +68,11 @@ class Student:
         y: Float[Tensor, "tokens d_out"],
         context: AbstractContextManager[object],
     ) -> None:
-        """One optimizer step on a batch of activations; nothing here waits for the device.
+        """One optimizer step on a batch of activations.
 
-        When memory runs out the batch is computed in halves, quarters, …, whose gradients add up to
-        the same step.
+        Nothing here waits for the device, but for the number of active units under `l1` and of dead
+        ones under AuxK. When memory runs out, the dense part is computed in halves, quarters, …,
+        whose gradients add up to the same step.
 
         Args:
             x: what the layer is fed, (tokens, d_in).
@@ -91,59 +92,66 @@ class Student:
     def _gradients(self, x: Tensor, y: Tensor, k: int | None, parts: list[slice]) -> None:
         """Gradients of a batch's loss, a part of it at a time, and what there is to count."""
         self._optimizer.zero_grad(set_to_none=True)
-        errors: list[tuple[Tensor, Tensor]] = []
-        seen: list[Codes | None] = []
-        known = y.square().sum(-1) > 0 if len(parts) > 1 else None
+        codes = combined = None
+        if isinstance(self.layer, SparseLayer):
+            # What is sparse is never split: its memory is O(tokens · (k + d)), while the gradient
+            # of each part would be as wide as N.
+            codes = self.layer.encode(x, k)
+            combined = self.layer.combined(codes)
+        if len(parts) == 1:
+            prediction = self._dense(combined, x).float()
+            fit = self._loss(prediction, y)
+            loss = fit + self._penalties(codes, x, y - prediction.detach())
+            self._backward(loss)
+            nmse = fit if self._loss is normalized_mse else normalized_mse(prediction, y)
+        else:
+            loss, nmse, combined_grad = self._in_parts(combined, x, y, parts)
+            rest = self._penalties(codes, x, None)
+            if combined is not None and combined_grad is not None:
+                self._backward((combined * combined_grad).sum() + rest)
+            loss = loss + rest
+        # Only once the whole batch has gone through: a failed attempt leaves no trace.
+        self._counters.add(loss.detach(), nmse.detach(), codes, len(x))
+
+    def _in_parts(
+        self, combined: Tensor | None, x: Tensor, y: Tensor, parts: list[slice]
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Loss, NMSE, and the loss's gradient for `combined`, with a part of z at a time."""
+        leaf = None if combined is None else combined.detach().requires_grad_()
+        known = y.square().sum(-1) > 0
+        total, nmse = y.new_zeros(()), y.new_zeros(())
         for part in parts:
+            prediction = self._dense(None if leaf is None else leaf[part], x[part]).float()
             # The losses are means over tokens with y ≠ 0; a part counts with its share of them.
-            share = 1.0 if known is None else known[part].sum() / known.sum().clamp(min=1)
-            of_tokens = (part.stop - part.start) / len(x)
-            codes, prediction = self._predict(x[part], k)
-            target = y[part]
-            prediction = prediction.float()
-            fit = self._loss(prediction, target)
-            rest = self._penalties(codes, x[part], target - prediction.detach(), of_tokens)
-            loss = fit * share + rest
-            with torch.autocast(x.device.type, enabled=False):
-                loss.backward()
-            nmse = fit if self._loss is normalized_mse else normalized_mse(prediction, target)
-            errors.append((loss.detach(), nmse.detach() * share))
-            seen.append(codes)
-        self._count(errors, seen, len(x))
+            share = known[part].sum() / known.sum().clamp(min=1)
+            loss = self._loss(prediction, y[part]) * share
+            self._backward(loss)
+            total += loss.detach()
+            nmse += normalized_mse(prediction.detach(), y[part]) * share
+        return total, nmse, None if leaf is None else leaf.grad
 
-    def _predict(self, x: Tensor, k: int | None) -> tuple[Codes | None, Tensor]:
-        if not isinstance(self.layer, SparseLayer):
-            return None, self.layer(x)
-        codes = self.layer.encode(x, k)
-        return codes, self.layer.decode(codes, x)
+    def _dense(self, combined: Tensor | None, x: Tensor) -> Tensor:
+        if combined is None or not isinstance(self.layer, SparseLayer):
+            prediction: Tensor = self.layer(x)
+            return prediction
+        return self.layer.finish(combined, x)
 
-    def _penalties(
-        self, codes: Codes | None, x: Tensor, residual: Tensor, share: float
-    ) -> Tensor | float:
+    def _penalties(self, codes: Codes | None, x: Tensor, residual: Tensor | None) -> Tensor | float:
         if codes is None or not isinstance(self.layer, SparseLayer):
             return 0.0
         total: Tensor | float = 0.0
         if self.layer.config.sparsity == "l1":
-            total = self.recipe.l1_coefficient * codes.values.sum(-1).mean() * share
-        if self.recipe.auxk_coefficient:
+            total = self.recipe.l1_coefficient * codes.values.sum(-1).mean()
+        if self.recipe.auxk_coefficient and residual is not None:
             dead = self._counters.silent_tokens >= self.recipe.dead_after_tokens
             auxiliary = dead_units_loss(self.layer, x, residual, dead, self.recipe.auxk_units)
             total = total + self.recipe.auxk_coefficient * auxiliary
         return total
 
-    @torch.no_grad()
-    def _count(
-        self, errors: list[tuple[Tensor, Tensor]], seen: list[Codes | None], tokens: int
-    ) -> None:
-        """Only once a whole batch has gone through: a failed attempt leaves no trace."""
-        for loss, nmse in errors:
-            self._counters.add_errors(loss, nmse)
-        hits = None
-        for codes in seen:
-            if codes is not None:
-                hits = torch.zeros_like(self._counters.silent_tokens) if hits is None else hits
-                self._counters.add_codes(codes, hits, tokens)
-        self._counters.end_step(hits, tokens)
+    @staticmethod
+    def _backward(loss: Tensor) -> None:
+        with torch.autocast(loss.device.type, enabled=False):
+            loss.backward()
 
     def take_window(self) -> Window:
         """Means since the last call; the one place that waits for the device."""
