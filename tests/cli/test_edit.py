@@ -1,6 +1,7 @@
 """`mxd edit`: edited layers that load like any other, and the study of how selective edits are."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,11 @@ import torch
 from tests.cli._parts import Cli, read_json, write_text
 
 import mxd
+from mxd.cli._editing import _documents
+from mxd.cli._run import open_with_model
 from mxd.evaluation.editing import study as study_module
 from mxd.layers import SparseLayer, edited
+from mxd.training import training_documents
 
 SITE = "transformer.h.1.mlp"
 EFFECT = {
@@ -165,6 +169,21 @@ def test_study_on_the_run_s_own_text_takes_the_part_held_out(
     cli.succeeds(*study(run, **{**flags, "target": f"{text.parent}/docs.*"}))
     texts = {read_json(p)["target"]["text"] for p in (run / "eval").glob("editing-*.json")}
     assert all(each.startswith("held-out part of") for each in texts)
+
+
+def test_held_out_part_is_by_the_text_s_own_seed(run: Path, text: Path) -> None:
+    """A run from a cache has the split of the harvest, whatever its own seed is."""
+    opened = open_with_model(run, model=None, device="cpu")
+    recipe = opened.run.recipe
+    recipe = replace(recipe, text=replace(recipe.text, split_seed=recipe.seed + 1))
+    opened = replace(opened, run=replace(opened.run, recipe=recipe))
+    trained_on = {document.text for document in training_documents(recipe.text, recipe.seed)}
+    for source in (str(text), f"{text.parent}/docs.*"):
+        documents, said = _documents(opened, source)
+        found = {document.text for document in documents}
+        assert said == f"held-out part of {source}"
+        assert found
+        assert not found & trained_on
 
 
 def test_hostile_names_of_texts_are_shown_harmless(cli: Cli, run: Path) -> None:

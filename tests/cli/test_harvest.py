@@ -9,7 +9,9 @@ from tests.cli._parts import as_flags, contents, read_json, small
 
 from mxd.cli import harvest as verb
 from mxd.cli.harvest import Size
+from mxd.data import readable
 from mxd.data.cache import sizing
+from mxd.errors import UserError
 
 
 def flags(text, **changes):
@@ -217,6 +219,11 @@ def test_flags_that_agree_with_the_cache_are_taken(cli, saved, text, cache):
     cli.succeeds("fit", saved("gpt2"), *from_cache(cache, **same), "--out", "r")
 
 
+@pytest.mark.parametrize("verb", ["fit", "sweep"])
+def test_compiling_a_model_that_is_not_run_is_refused(cli, saved, cache, verb):
+    cli.refuses([verb, saved("gpt2"), *from_cache(cache, compile_model=True)], "--compile-model")
+
+
 def test_another_model_is_refused(cli, saved, cache):
     cli.refuses(["fit", saved("gpt2-1"), *from_cache(cache), "--out", "r"], "weights", cache)
 
@@ -259,6 +266,36 @@ def test_sweep_trains_from_a_cache(cli, saved, cache):
     run = read_json(Path("s/run.json"))
     assert run["activations"]["tokens"] == read_json(cache / "manifest.json")["tokens"]
     assert Path("s/report.html").is_file()
+
+
+def test_preset_from_a_cache_of_other_text_is_noted(cli, saved, text, cache, monkeypatch):
+    told = []
+
+    def stop(*_, further, **__):
+        told.extend(further["notes"])
+        raise UserError("stop")
+
+    monkeypatch.setattr("mxd.cli.sweep.train", stop)
+    flags = ["--preset", "gpt2-124m", "--activations", cache]
+    assert cli("sweep", saved("gpt2"), *flags).code == 2
+    (note,) = [note for note in told if "Set up otherwise than preset gpt2-124m" in note]
+    assert note.endswith(f": --text {text}, --context 16.")
+
+
+def test_help_says_when_text_is_required(cli):
+    def shown(verb):
+        return " ".join(cli.succeeds(verb, "--help").out.split("--eval-text")[0].split())
+
+    assert shown("harvest").endswith("[required]")
+    assert shown("fit").endswith("[default: that of --activations; required without]")
+    assert "--activations or --preset; required without]" in shown("sweep")
+
+
+def test_last_line_says_what_was_written(cli, saved, text):
+    result = cli.succeeds("harvest", saved("gpt2"), *flags(text, tokens=300), "--out", "c")
+    size = readable(read_json(Path("c/manifest.json"))["shards"][0]["bytes"])
+    (line,) = [line for line in result.out.splitlines() if line.startswith("384 of 384 tokens")]
+    assert line.endswith(f"0 s left, {size} written")
 
 
 def test_prefetching_harvest_writes_the_same(cli, saved, text, cache):

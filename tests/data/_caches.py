@@ -19,6 +19,7 @@ def asked(**changes: Any) -> Manifest:
     fields: dict[str, Any] = {
         "base_model": {"name": "tagging", "revision": None},
         "model_dtype": "float32",
+        "device": "cpu",
         "sites": SITES,
         "dtype": "float32",
         "contexts": {"length": LENGTH, "separator": "eos", "begin_with_bos": True},
@@ -44,9 +45,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def edit_manifest(folder: Path, change: Any) -> None:
+def flip_byte(path: Path, at: int = -3) -> None:
+    """Change a byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 8
+    path.write_bytes(content)
+
+
+def edit_manifest(folder: Path, change: Any, **layout: Any) -> None:
     """Change the JSON of a manifest in place."""
     path = folder / "manifest.json"
     raw = json.loads(path.read_text(encoding="utf-8"))
     change(raw)
-    path.write_text(json.dumps(raw), encoding="utf-8")
+    path.write_text(json.dumps(raw, **layout), encoding="utf-8")

@@ -4,7 +4,7 @@ import struct
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.data._caches import asked, cached, edit_manifest
+from tests.data._caches import asked, cached, edit_manifest, flip_byte
 from tests.data.test_stream import LENGTH, numbered, stream
 
 from mxd.data import CachedStream, read_manifest
@@ -142,12 +142,6 @@ def test_bfloat16_cache_feeds_a_float32_buffer(tmp_path):
     assert torch.equal(batch.sites["a"][0][:, 0], batch.token_ids.bfloat16().float())
 
 
-def _flip(path):
-    content = bytearray(path.read_bytes())
-    content[-3] ^= 8
-    path.write_bytes(content)
-
-
 def _rewrite(change):
     def damage(path):
         tensors = load_file(path)
@@ -175,7 +169,7 @@ def _sizes_again(folder):
             lambda path: path.write_bytes(path.read_bytes()[:-4]),
             "shard-00001.* expected 2\\d\\d\\d",
         ),
-        (_flip, "shard-00001.* SHA-256"),
+        (flip_byte, "shard-00001.* SHA-256"),
     ],
 )
 def test_damaged_shard_is_named(tmp_path, damage, said):
@@ -192,7 +186,10 @@ def test_damaged_shard_is_named(tmp_path, damage, said):
         (_rewrite(lambda t: t.update({"a/x": t["a/x"].half()})), "a/x has type F16"),
         (_rewrite(lambda t: t.update({"a/x": t["a/x"][:, :1].clone()})), r"shape \[48, 1\]"),
         (lambda path: path.write_bytes(b"\x80\x04" + path.read_bytes()), "expected safetensors"),
-        (lambda path: path.write_bytes(struct.pack("<Q", 1 << 60) + b"{"), "expected safetensors"),
+        (
+            lambda path: path.write_bytes(struct.pack("<Q", 1 << 60) + b"{" * 3000),
+            "expected safetensors",
+        ),
     ],
 )
 def test_header_that_does_not_fit_is_refused_without_checksums(tmp_path, damage, said):
@@ -205,7 +202,7 @@ def test_header_that_does_not_fit_is_refused_without_checksums(tmp_path, damage,
 
 def test_checksums_can_be_skipped(tmp_path):
     cached(tmp_path / "c")
-    _flip(tmp_path / "c" / "shard-00001.safetensors")
+    flip_byte(tmp_path / "c" / "shard-00001.safetensors")
     assert len(ids_of(rows_of(tmp_path / "c", verify=False))) == 200
 
 
@@ -230,6 +227,10 @@ def _set(**values):
         (lambda raw: raw["shards"][0].update(file="shard-00001.safetensors"), "expected 'shard"),
         (lambda raw: raw["shards"][0].update(tokens=1e3), "tokens"),
         (lambda raw: raw["shards"][0].update(bytes=-1), "bytes=-1"),
+        (lambda raw: raw["shards"][0].update(tokens=2**50), "no more than it has room for"),
+        (_set(contexts_per_pass=2**40), r"contexts_per_pass \* length"),
+        (lambda raw: raw["contexts"].update(length=2**40), r"contexts_per_pass \* length"),
+        (_set(device=None), "device"),
         (lambda raw: raw["shards"][0].update(sha256="x"), "sha256"),
         (lambda raw: raw["sites"][0].update(d_in=1 << 40), "d_in"),
         (lambda raw: raw["sites"][1].update(name="a"), "each once"),
@@ -247,6 +248,27 @@ def test_manifest_that_is_no_json_object_is_refused(tmp_path, content):
     (tmp_path / "manifest.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError, match="damaged"):
         read_manifest(tmp_path)
+
+
+def test_manifest_that_is_too_large_is_refused_unread(tmp_path):
+    cached(tmp_path / "c")
+    path = tmp_path / "c" / "manifest.json"
+    path.write_bytes(path.read_bytes() + b" " * (8 << 20))
+    with pytest.raises(UserError, match="expected at most 8388608"):
+        read_manifest(tmp_path / "c")
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_shard_is_opened_before_room_is_made_for_its_rows(tmp_path, shuffle):
+    cached(tmp_path / "c")
+
+    def change(raw):
+        raw["tokens"] += 2**45 - raw["shards"][1]["tokens"]
+        raw["shards"][1].update(tokens=2**45, bytes=2**51)
+
+    edit_manifest(tmp_path / "c", change)
+    with pytest.raises(UserError, match=f"shard-00001.* bytes, expected {2**51}"):
+        list(rows_of(tmp_path / "c", shuffle=shuffle))
 
 
 def test_folder_without_a_manifest_is_refused(tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.data.test_stream import LENGTH, numbered, stream
 
 from mxd.data import ActivationStream
+from mxd.data.buffer import RowBuffer, Rows
 
 
 def plain_order(
@@ -121,6 +122,29 @@ def test_fingerprint_and_epoch_are_those_of_what_was_taken(options):
     for ahead in (1, 2, 5):
         assert _record(ahead, **options) == alone
     assert len({fingerprint for fingerprint, _ in alone}) > 2
+
+
+def test_order_is_sent_to_the_buffer_once_in_a_round(monkeypatch):
+    sent, original = [], RowBuffer.slots
+
+    def noting(self, numbers):
+        sent.append(len(numbers))
+        return original(self, numbers)
+
+    monkeypatch.setattr(RowBuffer, "slots", noting)
+    running = stream(numbered(100), batch_tokens=16, buffer_tokens=160)
+    assert len(list(itertools.islice(running, 15))) == 15
+    assert sent == [160, 160, 160, 160]  # the first filling, and rounds of five batches
+
+
+def test_token_ids_stay_in_cpu_memory_wherever_the_buffer_is():
+    buffer = RowBuffer(4, torch.device("meta"), torch.float32)
+    slots = buffer.slots(torch.tensor([2, 0, 3]))
+    x = torch.ones(3, 2)
+    buffer.write(slots, Rows({"a": (x, x)}, torch.tensor([7, 8, 9])))
+    rows = buffer.read(slots.slice(1, 3))
+    assert rows.sites["a"][0].device.type == "meta"
+    assert rows.token_ids.tolist() == [8, 9]
 
 
 def test_nothing_is_harvested_beyond_the_budget():

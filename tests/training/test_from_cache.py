@@ -111,6 +111,7 @@ def test_record_names_the_cache(caches, model, tokenizer, tmp_path) -> None:
         "dtype": "float32",
         "ended_because": "text",
     }
+    assert manifest.device == "cpu"
     assert run.recipe.activations == str(caches["float32"])
 
 
@@ -255,6 +256,7 @@ def test_damaged_cache_leaves_no_run(caches, model, tokenizer, documents, tmp_pa
         {"tokens": 0},
         {"max_size": 0},
         {"harvest_contexts": 0},
+        {"harvest_contexts": (1 << 22) // 16 + 1},
         {"prefetch": -1},
         {"shard_bytes": 0},
         {"layers": ()},

@@ -18,8 +18,8 @@ def with_activations(flags: Mapping[str, Any], given: set[str]) -> dict[str, Any
         given: names of those that were typed.
 
     Raises:
-        UserError: no finished cache, flags that say something else than it, or flags about a cache
-            without one.
+        UserError: no finished cache, flags that say something else than it or have no use beside
+            it, or flags about a cache without one.
     """
     if flags["activations"] is None:
         for name in ("activations_order", "skip_checksums"):
@@ -27,6 +27,11 @@ def with_activations(flags: Mapping[str, Any], given: set[str]) -> dict[str, Any
                 flag = name.replace("_", "-")
                 raise UserError(f"got --{flag} without --activations, expected both; give a cache")
         return dict(flags)
+    if flags["compile_model"]:
+        raise UserError(
+            "got --compile-model beside --activations, which do not run the model, expected one of "
+            "them; leave --compile-model out"
+        )
     folder = Path(lasting(str(flags["activations"])))
     manifest = finished_manifest(folder)
     text = cached_text(folder, manifest)

@@ -17,11 +17,11 @@ from mxd.cli._paths import lasting, write_json
 from mxd.cli._run import Opened, chosen_layers, command_line, open_with_model
 from mxd.cli._screen import _one_line, console
 from mxd.cli._types import COUNT, INTEGERS, NAMES
-from mxd.data import DocumentSource, open_documents, special_token_ids, split_documents
+from mxd.data import DocumentSource, open_documents, special_token_ids
 from mxd.errors import UserError
 from mxd.evaluation import EditingStudy, StudyText, editing_study, study_text
 from mxd.evaluation.editing import RANKINGS, SIZES
-from mxd.training import evaluation_documents, first_documents, store_result
+from mxd.training import evaluation_documents, first_documents, held_out_documents, store_result
 
 _OF_STUDY = ("target", "keep")
 _OF_MEASURING = ("tokens", "rank", "sizes", "random_draws", "seed", "batch_contexts")
@@ -158,8 +158,7 @@ def _documents(opened: Opened, source: str) -> tuple[DocumentSource, str]:
         )
     if source == text.source:
         documents = open_documents(source, text.options)
-    held_out = split_documents(documents, holdout=text.holdout, seed=seed)[1]
-    return held_out, f"held-out part of {source}"
+    return held_out_documents(documents, text, seed), f"held-out part of {source}"
 
 
 def _overlap(source: str, trained_on: str) -> bool:

@@ -22,12 +22,25 @@ PREFETCH_OPTION: Option = click.option(
     "[default: 0 on the CPU, 2 on an accelerator]",
 )  # fmt: skip
 
-SOURCE_OPTIONS: list[Option] = [
-    click.option(
+
+def source_options(without_text: str = "[required]") -> list[Option]:
+    """Which text is read, and how it is packed.
+
+    Args:
+        without_text: what the help says of a command line without --text.
+    """
+    return [_text_option(without_text), *_OF_TEXT]
+
+
+def _text_option(without_text: str) -> Option:
+    return click.option(
         "--text",
         help="Text to train on: a data set's id, a dataset folder, a .jsonl[.gz], .parquet or .txt "
-        "file, a folder or glob of those, or python-stdlib.  [required]",
-    ),
+        f"file, a folder or glob of those, or python-stdlib.  {without_text}",
+    )
+
+
+_OF_TEXT: list[Option] = [
     click.option(
         "--eval-text",
         help="Text to evaluate on; documents it shares with --text are not trained on.  "
@@ -57,8 +70,7 @@ SOURCE_OPTIONS: list[Option] = [
     ),
 ]  # fmt: skip
 
-TEXT_OPTIONS: list[Option] = [
-    *SOURCE_OPTIONS,
+_OF_TRAINING_TEXT: list[Option] = [
     click.option(
         "--exclude-from-training", type=NAMES,
         help="Tokens not trained on: bos, eos, pad, unk, all, or tokens as spelt.  [default: none]",
@@ -229,9 +241,11 @@ def output_options(verb: str, json_help: str) -> list[Option]:
     ]  # fmt: skip
 
 
-_TRAINING = TEXT_OPTIONS + LAYER_OPTIONS + TRAINING_OPTIONS + RUN_OPTIONS
-FIT_OPTIONS = _TRAINING + output_options(
-    "fit", "File for the record of the run, as in its run.json."
+_TRAINING = _OF_TRAINING_TEXT + LAYER_OPTIONS + TRAINING_OPTIONS + RUN_OPTIONS
+FIT_OPTIONS = (
+    source_options("[default: that of --activations; required without]")
+    + _TRAINING
+    + output_options("fit", "File for the record of the run, as in its run.json.")
 )
 GRID_OPTIONS: list[Option] = [
     click.option(
@@ -245,6 +259,7 @@ GRID_OPTIONS: list[Option] = [
 ]  # fmt: skip
 SWEEP_OPTIONS = (
     GRID_OPTIONS
+    + source_options("[default: that of --activations or --preset; required without]")
     + _TRAINING
     + output_options("sweep", "File for the figures, the same document as of `mxd eval --json`.")
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mxd.errors import UserError
-from mxd.training import PAPER_ARCHITECTURES, PAPER_KS, Preset, Recipe
+from mxd.training import PAPER_ARCHITECTURES, PAPER_KS, Preset, Recipe, TextRecipe
 
 _PART_OF_A_PRESET = (
     "text", "text_name", "text_split", "context", "separator", "exclude_from_training",
@@ -55,7 +55,8 @@ def preset_notes(
             f"{preset.name} ({recipe.tokens:,} of {preset.tokens:,}); the paper's numbers are of "
             "all of them."
         )
-    others = [name for name in _PART_OF_A_PRESET if name in given]
+    unlike = given | _other_text(preset, recipe.text)
+    others = [name for name in _PART_OF_A_PRESET if name in unlike]
     if others:
         said = ", ".join(f"--{name.replace('_', '-')} {_shown(flags[name])}" for name in others)
         found.append(f"Set up otherwise than preset {preset.name}: {said}.")
@@ -65,6 +66,19 @@ def preset_notes(
             "latents than the 32 d that the paper's figure gives them."
         )
     return found
+
+
+def _other_text(preset: Preset, text: TextRecipe) -> set[str]:
+    """Flags that would say how text differs from the preset's; a cache brings its own text."""
+    own = TextRecipe(source=preset.text)
+    pairs = {
+        "text": (text.source, own.source),
+        "text_name": (text.options.dataset_name, own.options.dataset_name),
+        "text_split": (text.options.split, own.options.split),
+        "context": (text.contexts.length, own.contexts.length),
+        "separator": (text.contexts.separator, own.contexts.separator),
+    }
+    return {name for name, (here, there) in pairs.items() if here != there}
 
 
 def scale_notes(recipe: Recipe, scale: float) -> list[str]:

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 from mxd.cli._harvest_screen import harvest_progress
-from mxd.cli._options import PREFETCH_OPTION, SITE_OPTIONS, SOURCE_OPTIONS, options
+from mxd.cli._options import PREFETCH_OPTION, SITE_OPTIONS, options, source_options
 from mxd.cli._paths import check_json_target, lasting, write_json
 from mxd.cli._recipe import text_from_flags
 from mxd.cli._screen import console
@@ -61,7 +61,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 
 @click.command("harvest")
 @click.argument("model")
-@options(SOURCE_OPTIONS)
+@options(source_options())
 @options(SITE_OPTIONS)
 @click.option(
     "--tokens", type=COUNT,

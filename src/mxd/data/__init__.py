@@ -2,6 +2,7 @@
 
 from mxd.data.buffer import SiteActivations
 from mxd.data.cache import (
+    MAX_PASS_TOKENS,
     CachedSite,
     CachedStream,
     HarvestProgress,
@@ -28,6 +29,7 @@ from mxd.data.text_options import TextOptions
 from mxd.data.tokenising import tokenizer_fingerprint
 
 __all__ = [
+    "MAX_PASS_TOKENS",
     "PYTHON_STDLIB",
     "ActivationBatch",
     "ActivationStream",

@@ -1,6 +1,7 @@
 """Preallocated storage for rows of activations."""
 
 import logging
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -25,8 +26,28 @@ class Rows(NamedTuple):
         return Rows(sites, self.token_ids[start:stop])
 
 
+@dataclass(frozen=True)
+class Slots:
+    """Places in a buffer, known to the CPU and to the device of the buffer."""
+
+    host: Int64[Tensor, " slots"]
+    """In CPU memory."""
+    there: Int64[Tensor, " slots"]
+    """The same numbers on the device of the buffer."""
+
+    def __len__(self) -> int:
+        return len(self.host)
+
+    def slice(self, start: int, stop: int) -> "Slots":
+        """Consecutive ones."""
+        return Slots(self.host[start:stop], self.there[start:stop])
+
+
 class RowBuffer:
     """Room for a fixed number of rows; allocated once, when the first rows tell their widths.
+
+    Activations live on the device of the buffer, token ids in CPU memory. What goes to a CUDA
+    device goes there from pinned memory, so that the host need not wait for it.
 
     Args:
         capacity: Rows.
@@ -45,24 +66,32 @@ class RowBuffer:
         self._dtype = dtype
         self._stored: Rows | None = None
 
-    def write(self, slots: Int64[Tensor, " tokens"], rows: Rows) -> None:
+    def slots(self, numbers: Int64[Tensor, " slots"]) -> Slots:
+        """Send the numbers of slots to the device; once for many reads and writes."""
+        return Slots(numbers, self._sent(numbers))
+
+    def write(self, slots: Slots, rows: Rows) -> None:
         """Overwrite these slots with rows."""
         stored = self._stored or self._allocate(rows)
-        slots = slots.to(self._device)
         for name, (x, y) in rows.sites.items():
             for store, new in zip(stored.sites[name], (x, y), strict=True):
-                store.index_copy_(0, slots, new.to(self._device, self._dtype))
-        stored.token_ids.index_copy_(0, slots, rows.token_ids.to(self._device))
+                store.index_copy_(0, slots.there, self._sent(new.to(self._dtype)))
+        stored.token_ids.index_copy_(0, slots.host, rows.token_ids.cpu())
 
-    def read(self, slots: Int64[Tensor, " tokens"]) -> Rows:
+    def read(self, slots: Slots) -> Rows:
         """Copy the rows of these slots."""
         assert self._stored is not None
-        slots = slots.to(self._device)
         sites = {
-            name: (self._gather(x, slots), self._gather(y, slots))
+            name: (self._gather(x, slots.there), self._gather(y, slots.there))
             for name, (x, y) in self._stored.sites.items()
         }
-        return Rows(sites, self._stored.token_ids[slots])
+        return Rows(sites, self._stored.token_ids[slots.host])
+
+    def _sent(self, values: Tensor) -> Tensor:
+        if self._device.type == "cuda" and values.device.type == "cpu":
+            # torch keeps the pinned memory from being used again before the copy is done.
+            return values.pin_memory().to(self._device, non_blocking=True)
+        return values.to(self._device)
 
     def _gather(
         self, stored: Float[Tensor, "capacity width"], slots: Int64[Tensor, " tokens"]
@@ -84,7 +113,7 @@ class RowBuffer:
             return torch.empty(shape, dtype=self._dtype, device=self._device)
 
         sites = {name: (empty(x), empty(y)) for name, (x, y) in like.sites.items()}
-        token_ids = torch.empty(self.capacity, dtype=torch.int64, device=self._device)
+        token_ids = torch.empty(self.capacity, dtype=torch.int64)
         self._stored = Rows(sites, token_ids)
         size = sum(t.nbytes for pair in sites.values() for t in pair) / 2**20
         _logger.info("buffer of %d tokens: %.0f MiB on %s", self.capacity, size, self._device)

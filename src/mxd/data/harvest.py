@@ -21,8 +21,8 @@ _LOOK_EVERY = 16
 class Harvester(RowSource):
     """Runs the model over contexts and gives the activations, batch by batch.
 
-    On an accelerator nothing waits for the device but a look, every 16 passes, at whether all
-    activations were finite, and copies to another device.
+    Rows that stay on an accelerator are looked at for whether all are finite every 16 passes, and
+    nothing else waits for it; rows that are kept in CPU memory are looked at as they arrive there.
 
     Args:
         harvest: One pass of the model.
@@ -102,12 +102,14 @@ class Harvester(RowSource):
         if len(kept) < len(rows):
             rows = rows.index_select(0, kept.to(rows.device, non_blocking=True))
         rows = rows.to(self._dtype)
+        if self._keep_on is not None:
+            rows = rows.to(self._keep_on)  # into CPU memory this waits, so a look costs no wait
         if rows.device.type != "cpu":
             self._unseen.append((self.passes, site, rows.isfinite().all()))
         # A sum is finite wherever it can be, and costs a tenth of the exact check.
         elif not rows.sum().isfinite() and not rows.isfinite().all():
             raise _not_finite(site, self.passes)
-        return rows if self._keep_on is None else rows.to(self._keep_on)
+        return rows
 
     def _settle(self) -> None:
         """Look at the flags of the passes since the last look; this waits for the device."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from mxd.data.buffer import RowBuffer, Rows, SiteActivations
+from mxd.data.buffer import RowBuffer, Rows, SiteActivations, Slots
 from mxd.data.harvest import Harvest, Harvester
 from mxd.data.packing import Contexts
 from mxd.data.row_source import RowSource
@@ -20,7 +20,7 @@ class ActivationBatch(NamedTuple):
     sites: SiteActivations
     """For each site's name, x (tokens, d_in) and y (tokens, d_out)."""
     token_ids: Int64[Tensor, " tokens"]
-    """The token that each row belongs to."""
+    """The token that each row belongs to, in CPU memory."""
     tokens: int
     """Tokens served so far, this batch included."""
 
@@ -167,11 +167,12 @@ class ActivationStream:
         live = self._filled_slots()
         last_round, served = len(live) < self.capacity, 0
         while len(live):
-            order = live[torch.randperm(len(live), generator=self._generator)]
+            drawn = live[torch.randperm(len(live), generator=self._generator)]
+            order = self._buffer.slots(drawn)
             quota = len(order) if last_round else self._round_tokens()
-            refilled = [order[quota:]]
+            refilled = [drawn[quota:]]
             for start in range(0, quota, self._batch_tokens):
-                free = order[start : min(start + self._batch_tokens, quota)]
+                free = order.slice(start, min(start + self._batch_tokens, quota))
                 rows = self._buffer.read(free)
                 served += len(rows.token_ids)
                 yield ActivationBatch(rows.sites, rows.token_ids, served)
@@ -187,25 +188,25 @@ class ActivationStream:
 
     def _filled_slots(self) -> Int64[Tensor, " slots"]:
         if self._first_slots is None:
-            self._first_slots = self._fill(torch.arange(self.capacity))
+            self._first_slots = self._fill(self._buffer.slots(torch.arange(self.capacity)))
         return self._first_slots
 
-    def _fill(self, slots: Int64[Tensor, " slots"]) -> Int64[Tensor, " filled"]:
+    def _fill(self, slots: Slots) -> Int64[Tensor, " filled"]:
         """Overwrite slots with new rows; fewer are filled when text or budget end."""
         if self._budget is not None:
-            slots = slots[: self._budget - self._stored]
+            slots = slots.slice(0, self._budget - self._stored)
         filled = 0
         while filled < len(slots):
             rows = self._left_over or next(self._incoming, None)
             if rows is None:
                 break
             taken = min(len(rows.token_ids), len(slots) - filled)
-            self._buffer.write(slots[filled : filled + taken], rows.slice(0, taken))
+            self._buffer.write(slots.slice(filled, filled + taken), rows.slice(0, taken))
             filled += taken
             rest = len(rows.token_ids) - taken
             self._left_over = rows.slice(taken, taken + rest) if rest else None
         self._stored += filled
-        return slots[:filled]
+        return slots.host[:filled]
 
 
 def _check(batch_tokens: int, buffer_tokens: int, refill: float, max_tokens: int | None) -> None:

@@ -24,7 +24,12 @@ from mxd.training.schedule import Schedule
 from mxd.training.store import store_evaluation, store_result
 from mxd.training.stream import cached_text, finished_manifest
 from mxd.training.student import Student, Window
-from mxd.training.text import evaluation_documents, first_documents, training_documents
+from mxd.training.text import (
+    evaluation_documents,
+    first_documents,
+    held_out_documents,
+    training_documents,
+)
 
 __all__ = [
     "LOSSES",
@@ -60,6 +65,7 @@ __all__ = [
     "fit",
     "harvest",
     "harvested_sites",
+    "held_out_documents",
     "loss_function",
     "named_recipe",
     "normalized_mse",

@@ -17,6 +17,12 @@ def at_least(what: str, value: int | float, least: int) -> None:
         raise UserError(f"got {what}={value}, expected at least {least}; raise it")
 
 
+def at_most(what: str, value: int | float, most: int) -> None:
+    """Refuse a number that is too large."""
+    if not value <= most:  # NaN too
+        raise UserError(f"got {what}={value}, expected at most {most}; lower it")
+
+
 def variant_name(value: str) -> None:
     """Refuse a label that would not be one part of a student's name."""
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", value) or re.match(r"lr[0-9]", value):

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from mxd.data import (
+    MAX_PASS_TOKENS,
     CachedSite,
     Document,
     Manifest,
@@ -22,10 +23,10 @@ from mxd.data import (
 )
 from mxd.errors import UserError
 from mxd.host import MLPSite, capture, check_device, find_site, site_fingerprint
-from mxd.training._checks import at_least, one_of
+from mxd.training._checks import at_least, at_most, one_of
 from mxd.training.recipe import TextRecipe
 from mxd.training.record import versions
-from mxd.training.text import training_documents
+from mxd.training.text import split_seed, training_documents
 
 CACHE_DTYPES = ("bfloat16", "float32")
 
@@ -65,6 +66,8 @@ class HarvestRecipe:
         one_of("dtype", self.dtype, CACHE_DTYPES)
         for name in ("tokens", "harvest_contexts"):
             at_least(name, getattr(self, name), 1)
+        most = MAX_PASS_TOKENS // self.text.contexts.length
+        at_most("harvest_contexts", self.harvest_contexts, most)
         for name, least in (("max_size", 1), ("shard_bytes", 1), ("prefetch", 0)):
             if getattr(self, name) is not None:
                 at_least(name, getattr(self, name), least)
@@ -116,7 +119,7 @@ def harvest(
     asked = asked_manifest(model, tokenizer, recipe, sites, base_model=base_model, command=command)
     check_target(out, asked, overwrite=overwrite)
     if documents is None:
-        documents = training_documents(recipe.text, _split_seed(recipe))
+        documents = training_documents(recipe.text, recipe.seed)
     device = check_device(recipe.device)
     return fill_cache(
         out,
@@ -178,11 +181,12 @@ def asked_manifest(
             "revision": getattr(config, "_commit_hash", None),
         },
         model_dtype=recipe.model_dtype,
+        device=_name_of(check_device(recipe.device)),
         sites=kept,
         dtype=recipe.dtype,
         contexts=contexts,
         contexts_per_pass=recipe.harvest_contexts,
-        text=text | {"split_seed": _split_seed(recipe)},
+        text=text | {"split_seed": split_seed(recipe.text, recipe.seed)},
         tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
         tokens_wanted=recipe.tokens,
         max_size=recipe.max_size,
@@ -194,13 +198,15 @@ def asked_manifest(
     return manifest
 
 
+def _name_of(device: torch.device) -> str:
+    """What the model runs on, as far as it decides how sums are rounded."""
+    if device.type != "cuda":
+        return device.type
+    return f"{device.type}: {torch.cuda.get_device_name(device)}"
+
+
 def passes_ahead(wanted: int | None, device: torch.device) -> int:
     """Passes to make ahead: what was asked for, or none on the CPU and 2 elsewhere."""
     if wanted is not None:
         return wanted
     return 0 if device.type == "cpu" else 2
-
-
-def _split_seed(recipe: HarvestRecipe) -> int:
-    own = recipe.text.split_seed
-    return recipe.seed if own is None else own

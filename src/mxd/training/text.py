@@ -25,7 +25,7 @@ def training_documents(text: TextRecipe, seed: int) -> DocumentSource:
     """
     source = open_documents(text.source, text.options)
     if text.eval_source is None:
-        return split_documents(source, holdout=text.holdout, seed=_split_seed(text, seed))[0]
+        return split_documents(source, holdout=text.holdout, seed=split_seed(text, seed))[0]
     return without_documents(source, document_keys(evaluation_documents(text, seed)))
 
 
@@ -36,12 +36,23 @@ def evaluation_documents(text: TextRecipe, seed: int) -> DocumentSource:
         UserError: a source cannot be read or holds no text.
     """
     if text.eval_source is None:
-        source = open_documents(text.source, text.options)
-        return split_documents(source, holdout=text.holdout, seed=_split_seed(text, seed))[1]
+        return held_out_documents(open_documents(text.source, text.options), text, seed)
     return first_documents(open_documents(text.eval_source, text.options))
 
 
-def _split_seed(text: TextRecipe, seed: int) -> int:
+def held_out_documents(source: DocumentSource, text: TextRecipe, seed: int) -> DocumentSource:
+    """The documents of a source that a training on it holds out.
+
+    Args:
+        source: documents that may be trained on.
+        text: the text of the training.
+        seed: the training's seed, for text without a seed of its own.
+    """
+    return split_documents(source, holdout=text.holdout, seed=split_seed(text, seed))[1]
+
+
+def split_seed(text: TextRecipe, seed: int) -> int:
+    """The seed of the choice of documents that are held out: the text's own, or the run's."""
     return seed if text.split_seed is None else text.split_seed
 
 

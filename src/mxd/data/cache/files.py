@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -10,6 +11,11 @@ from safetensors import SafetensorError
 from mxd.errors import UserError
 
 _READ_BYTES = 1 << 20
+
+
+def passing_name(name: str) -> str:
+    """What a file is called until it is whole."""
+    return f".{name}.new"
 
 
 def replace_durably(path: Path, save: Callable[[Path], object]) -> None:
@@ -22,8 +28,9 @@ def replace_durably(path: Path, save: Callable[[Path], object]) -> None:
     Raises:
         UserError: it cannot be written, for example because the disk is full; nothing is left.
     """
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = path.with_name(passing_name(path.name))
     try:
+        temporary.unlink(missing_ok=True)  # nothing is written through a link of this name
         save(temporary)
         temporary.chmod(0o644)
         _sync(temporary)
@@ -36,7 +43,8 @@ def replace_durably(path: Path, save: Callable[[Path], object]) -> None:
             "room on the disk, then give the same command again to go on after them"
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def sha256_of(path: Path) -> str:

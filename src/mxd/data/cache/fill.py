@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
+from mxd.data.cache.lock import held_folder
 from mxd.data.cache.manifest import Manifest
 from mxd.data.cache.sizing import Plan, check_room, plan
-from mxd.data.cache.writer import CacheWriter, check_target, discard, opened_cache
+from mxd.data.cache.writer import CacheWriter, check_target, discard, opened_cache, stored_bytes
 from mxd.data.harvest import Harvest, Harvester
 from mxd.data.packing import Contexts
 from mxd.errors import UserError
@@ -74,33 +75,33 @@ def fill_cache(
     aim = plan(asked)
     found = check_target(folder, asked, overwrite=overwrite)
     if found is None or not found.complete:
-        check_room(folder, aim.bytes - (0 if found is None else found.bytes))
-    manifest = opened_cache(folder, asked, overwrite=overwrite)
-    if manifest.complete:
-        return manifest
-    writer = CacheWriter(folder, manifest)
-    done = writer.passes
-    try:
-        if done < aim.passes:
-            _fill(writer, aim, done, harvest, contexts, ahead, torch.device(device), on_progress)
-    except Exception:
-        if not writer.manifest.shards:  # nothing to go on with
-            discard(folder)
-        raise
-    return writer.finish(aim.ended_because if writer.passes >= aim.passes else "text")
+        there = stored_bytes(folder) if found is None else found.bytes
+        check_room(folder, aim.bytes - there)
+    with held_folder(folder):
+        manifest = opened_cache(folder, asked, overwrite=overwrite)
+        if manifest.complete:
+            return manifest
+        writer = CacheWriter(folder, manifest)
+        try:
+            _fill(writer, aim, harvest, contexts, ahead, torch.device(device), on_progress)
+        except Exception:
+            if found is None and not writer.manifest.shards:  # nothing to go on with
+                discard(folder)
+            raise
+        return writer.manifest
 
 
 def _fill(
     writer: CacheWriter,
     aim: Plan,
-    done: int,
     harvest: Harvest,
     contexts: Iterable[Contexts],
     ahead: int,
     device: torch.device,
     on_progress: OnHarvest | None,
 ) -> None:
-    manifest = writer.manifest
+    """Harvest what is missing, and say that the cache is complete."""
+    manifest, done = writer.manifest, writer.passes
     source = Harvester(
         harvest,
         contexts,
@@ -125,13 +126,24 @@ def _fill(
             on_progress(HarvestProgress(before + new, aim.tokens, new, seconds, size, aim.bytes))
 
     say()
-    with closing(iter(source)) as passes:
-        for rows in passes:
-            if new == 0 and not writer.follows(rows, source.fingerprint):
-                raise UserError(
-                    "got text that is not what the finished shards were harvested from, expected "
-                    "the same to go on; bring the text back, or start anew with --overwrite"
-                )
-            writer.add(rows)
-            new += len(rows.token_ids)
-            say()
+    if done < aim.passes:
+        with closing(iter(source)) as passes:
+            for rows in passes:
+                if new == 0 and not writer.follows(rows, source.fingerprint):
+                    raise _other_text()
+                writer.add(rows)
+                new += len(rows.token_ids)
+                if before + new < aim.tokens:
+                    say()
+        if new == 0 and done and source.fingerprint != manifest.data_fingerprint:
+            raise _other_text()
+    writer.finish(aim.ended_because if writer.passes >= aim.passes else "text")
+    if new:
+        say()
+
+
+def _other_text() -> UserError:
+    return UserError(
+        "got text that is not what the finished shards were harvested from, expected the same to "
+        "go on; bring the text back, or start anew with --overwrite"
+    )

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,19 @@ FORMAT, FORMAT_VERSION = "mxd-activations", 1
 MANIFEST = "manifest.json"
 DTYPES = {"float32": 4, "bfloat16": 2}
 """Types that a cache stores activations in, and their bytes."""
+MAX_PASS_TOKENS = 1 << 22
+"""More than any model takes at once; so many rows are read from a cache at a time, at most."""
+MAX_SHARDS = 30_000
+"""Shards whose entries surely fit in a manifest."""
 ENDS = ("tokens", "text", "size")
-_MAX_JSON_BYTES = 64 << 20
+_TOKEN_ID_BYTES = 8
+_MAX_JSON_BYTES = 8 << 20  # parsed, it may take forty times as much memory
 _MAX_COUNT = 1 << 53
 _MAX_WIDTH = 1 << 31
 
+_CACHE_FILE = re.compile(
+    r"shard-\d{5,}\.safetensors|\.(shard-\d{5,}\.safetensors|manifest\.json)\.new"
+)
 _HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
 
 
@@ -58,6 +66,8 @@ class Manifest:
     """`name` and `revision` of the language model, each None where unknown."""
     model_dtype: str
     """Type that the model ran in."""
+    device: str
+    """What it ran on: `cpu`, or an accelerator by its name."""
     sites: tuple[CachedSite, ...]
     """Where the activations come from."""
     dtype: str
@@ -113,15 +123,35 @@ class Manifest:
         return head | asdict(self) | {"tokens": self.tokens}
 
 
-_PROGRESS = {"versions", "command", "complete", "ended_because", "data_fingerprint", "shards"}
+def bytes_per_token(sites: Iterable[CachedSite], dtype: str) -> int:
+    """Bytes that a token takes: its id, and x and y at every site."""
+    return _TOKEN_ID_BYTES + sum((s.d_in + s.d_out) * DTYPES[dtype] for s in sites)
+
+
+_PROGRESS = {"command", "complete", "ended_because", "data_fingerprint", "shards"}
 """What two manifests of one harvest may differ in."""
+_MEANS = {"device", "versions"}
+"""What a finished harvest may have been made with, whatever is at hand today."""
+_PACKAGES = ("torch", "transformers")
+"""Packages that compute the activations: another version rounds otherwise."""
 
 
 def differences(found: Manifest, asked: Manifest) -> list[str]:
-    """What keeps one harvest from going on with another's files, as "name: there, asked"."""
+    """What keeps one harvest from being another, as "name: there, asked"."""
     there, here = asdict(found), asdict(asked)
-    names = [name for name in there if name not in _PROGRESS]
+    names = [name for name in there if name not in _PROGRESS | _MEANS]
     return [line for name in names for line in _differences(name, there[name], here[name])]
+
+
+def other_means(found: Manifest, asked: Manifest) -> list[str]:
+    """What keeps a harvest from being gone on with, because it would compute otherwise."""
+    pairs = {"device": (found.device, asked.device)} | {
+        f"versions.{package}": (found.versions.get(package), asked.versions.get(package))
+        for package in _PACKAGES
+    }
+    return [
+        line for name, (there, here) in pairs.items() for line in _differences(name, there, here)
+    ]
 
 
 def _differences(name: str, there: Any, here: Any) -> list[str]:
@@ -196,6 +226,24 @@ def _read_json(path: Path) -> dict[str, Any]:
     return raw
 
 
+def is_cache(folder: Path) -> bool:
+    """Whether a folder's manifest is that of a cache, of whatever version; damaged ones count.
+
+    A manifest that cannot be read counts where nothing is beside it but files of caches.
+    """
+    try:
+        return _read_json(folder / MANIFEST).get("format") == FORMAT
+    except UserError:
+        return (folder / MANIFEST).is_file() and all(
+            path.name == MANIFEST or is_cache_file(path.name) for path in folder.iterdir()
+        )
+
+
+def is_cache_file(name: str) -> bool:
+    """Whether a shard, or a file of a cache that was never finished, has this name."""
+    return _CACHE_FILE.fullmatch(name) is not None
+
+
 def _build(raw: Mapping[str, Any]) -> Manifest:
     parts: dict[str, type[CachedSite] | type[Shard]] = {"sites": CachedSite, "shards": Shard}
     values = dict(raw)
@@ -211,7 +259,7 @@ def _build(raw: Mapping[str, Any]) -> Manifest:
 def _check(manifest: Manifest) -> None:
     for name in ("base_model", "contexts", "text", "versions"):
         _typed(name, getattr(manifest, name), dict)
-    for name in ("model_dtype", "tokenizer_fingerprint", "data_fingerprint"):
+    for name in ("model_dtype", "device", "tokenizer_fingerprint", "data_fingerprint"):
         _typed(name, getattr(manifest, name), str)
     _typed("complete", manifest.complete, bool)
     if not all(isinstance(word, str) for word in manifest.command):
@@ -223,11 +271,13 @@ def _check(manifest: Manifest) -> None:
     for name in ("contexts_per_pass", "tokens_wanted", "passes_per_shard"):
         _count(name, getattr(manifest, name))
     _count("length", manifest.contexts["length"])
+    _count("contexts_per_pass * length", manifest.pass_tokens, MAX_PASS_TOKENS + 1)
     if manifest.max_size is not None:
         _count("max_size", manifest.max_size)
     _check_sites(manifest.sites)
+    token = bytes_per_token(manifest.sites, manifest.dtype)
     for number, shard in enumerate(manifest.shards):
-        _check_shard(number, shard)
+        _check_shard(number, shard, token)
 
 
 def _check_sites(sites: tuple[CachedSite, ...]) -> None:
@@ -240,12 +290,17 @@ def _check_sites(sites: tuple[CachedSite, ...]) -> None:
         raise ValueError("expected at least one site, each once")
 
 
-def _check_shard(number: int, shard: Shard) -> None:
+def _check_shard(number: int, shard: Shard, token: int) -> None:
     _typed("file", shard.file, str)
     if shard.file != shard_name(number):
         raise ValueError(f"got the file {shard.file!r}, expected {shard_name(number)!r}")
     _count("tokens", shard.tokens)
     _count("bytes", shard.bytes)
+    if shard.tokens * token > shard.bytes:
+        raise ValueError(
+            f"got {shard.tokens} tokens of {token} bytes in the {shard.bytes} bytes of "
+            f"{shard.file!r}, expected no more than it has room for"
+        )
     _typed("sha256", shard.sha256, str)
     if not _HEXADECIMAL.fullmatch(shard.sha256):
         raise ValueError(f"got sha256 {shard.sha256!r}, expected 64 hexadecimal digits")

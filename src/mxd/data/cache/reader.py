@@ -115,9 +115,10 @@ class CachedRows(RowSource):
                 del opened[index]
 
     def _opened(self, number: int, draw: np.random.Generator) -> "_Opened":
+        shard = self._open(number)  # which makes sure that so many rows are there
         tokens = self._manifest.shards[number].tokens
         starts = draw.permutation(np.arange(0, tokens, self._block_tokens)).tolist()
-        return _Opened(self._open(number), tokens, starts)
+        return _Opened(shard, tokens, starts)
 
     def _open(self, number: int) -> OpenShard:
         shard = self._manifest.shards[number]

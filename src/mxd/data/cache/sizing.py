@@ -5,12 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from mxd.data.cache.manifest import DTYPES, CachedSite, Manifest
+from mxd.data.cache.manifest import MAX_SHARDS, CachedSite, Manifest, bytes_per_token
 from mxd.errors import UserError
 
 SHARD_BYTES = 256 << 20
 """What a shard is meant to hold, in bytes; at least one pass of the model."""
-_TOKEN_ID_BYTES = 8
 _HEADER_BYTES = 512
 _HEADER_BYTES_FOR_A_TENSOR = 160
 """More than the header of a shard ever takes, beside the names of its tensors."""
@@ -30,11 +29,6 @@ class Plan(NamedTuple):
     """What will end it: `tokens` or `size`."""
 
 
-def bytes_per_token(sites: Iterable[CachedSite], dtype: str) -> int:
-    """Bytes that a token takes: its id, and x and y at every site."""
-    return _TOKEN_ID_BYTES + sum((s.d_in + s.d_out) * DTYPES[dtype] for s in sites)
-
-
 def passes_per_shard(
     sites: Iterable[CachedSite], dtype: str, pass_tokens: int, shard_bytes: int = SHARD_BYTES
 ) -> int:
@@ -46,7 +40,8 @@ def plan(manifest: Manifest) -> Plan:
     """What a harvest will write before its tokens or its size are reached.
 
     Raises:
-        UserError: the bound on the size leaves no room for one pass of the model.
+        UserError: the bound on the size leaves no room for one pass of the model, or there would
+            be more files than a manifest can list.
     """
     header = _HEADER_BYTES + sum(
         2 * (_HEADER_BYTES_FOR_A_TENSOR + len(site.name.encode()) * 6) for site in manifest.sites
@@ -66,7 +61,13 @@ def plan(manifest: Manifest) -> Plan:
             )
         if room < wanted:
             passes, because = room, "size"
-    size = passes * one + -(-passes // per_shard) * header
+    shards = -(-passes // per_shard)
+    if shards > MAX_SHARDS:
+        raise UserError(
+            f"got a harvest of {shards:,} files of {readable(per_shard * one + header)}, expected "
+            f"at most {MAX_SHARDS:,}; harvest fewer tokens, or into several caches"
+        )
+    size = passes * one + shards * header
     return Plan(passes, passes * manifest.pass_tokens, size, because)
 
 

@@ -1,9 +1,11 @@
 """Write a cache of activations, shard by shard, so that it can be stopped and gone on with."""
 
 import hashlib
+import logging
 import os
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,18 @@ from mxd.data.cache.manifest import (
     Manifest,
     Shard,
     differences,
+    is_cache,
+    is_cache_file,
+    other_means,
     read_manifest,
     shard_name,
     write_manifest,
 )
-from mxd.data.cache.shard import TOKEN_IDS, OpenShard, shard_path, x_of, y_of
+from mxd.data.cache.shard import TOKEN_IDS, OpenShard, check_content, shard_path, x_of, y_of
+from mxd.data.cache.sizing import readable
 from mxd.errors import UserError
+
+_logger = logging.getLogger(__name__)
 
 
 class CacheWriter:
@@ -99,12 +107,15 @@ class CacheWriter:
 
 
 def opened_cache(folder: Path, asked: Manifest, *, overwrite: bool) -> Manifest:
-    """Make the folder of a cache, or find what an interrupted harvest left in it.
+    """Begin a cache, or find what an interrupted harvest left; the folder is there and locked.
+
+    The content of every finished shard is compared with its checksum. The manifest of an earlier
+    harvest is left as it is until there is a new shard to enter.
 
     Args:
         folder: where the cache is to be.
         asked: what is to be harvested.
-        overwrite: start anew, whatever is there.
+        overwrite: start anew, whatever cache is there.
 
     Returns:
         The manifest to go on from; it is complete where there is nothing left to do.
@@ -113,37 +124,34 @@ def opened_cache(folder: Path, asked: Manifest, *, overwrite: bool) -> Manifest:
         UserError: the folder holds something else, or another harvest.
     """
     found = check_target(folder, asked, overwrite=overwrite)
-    if found is not None:
-        kept = _good_shards(folder, found)
-        if kept == found.shards:
-            return found
-        found = replace(found, shards=kept, complete=False, ended_because=None)
-        digest = hashlib.sha256()
-        for ids in stored_token_ids(folder, found):
-            digest.update(_bytes(ids))
-        asked = replace(found, data_fingerprint=digest.hexdigest())
-    else:
+    if found is None:
         discard(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"output folder {folder} cannot be made ({error.strerror}), expected one that can; "
-            "choose another"
-        ) from None
-    write_manifest(folder, asked)
-    return asked
+        write_manifest(folder, asked)
+        return asked
+    kept = _good_shards(folder, found)
+    if kept == found.shards:
+        return found
+    _check_means(folder, found, asked)
+    found = replace(found, shards=kept, complete=False, ended_because=None)
+    digest = hashlib.sha256()
+    for ids in stored_token_ids(folder, found):
+        digest.update(_bytes(ids))
+    return replace(found, data_fingerprint=digest.hexdigest())
 
 
 def discard(folder: Path) -> None:
-    """Take a cache away, and its folder if nothing else is in it."""
-    if not folder.is_dir():
-        return
+    """Delete the files of a cache, and nothing else; the manifest last."""
+    for path in sorted(folder.iterdir()):
+        if is_cache_file(path.name) and (path.is_symlink() or path.is_file()):
+            path.unlink()
     (folder / MANIFEST).unlink(missing_ok=True)
-    for path in folder.glob("shard-*.safetensors"):
-        path.unlink()
-    with suppress(OSError):
-        folder.rmdir()
+
+
+def stored_bytes(folder: Path) -> int:
+    """Bytes of the files that `discard` would delete."""
+    if not folder.is_dir():
+        return 0
+    return sum(p.lstat().st_size for p in folder.iterdir() if is_cache_file(p.name))
 
 
 def check_target(folder: Path, asked: Manifest | None, *, overwrite: bool) -> Manifest | None:
@@ -172,7 +180,7 @@ def check_target(folder: Path, asked: Manifest | None, *, overwrite: bool) -> Ma
         )
     if not folder.exists() or not _names(folder):
         return None
-    if not (folder / MANIFEST).is_file():
+    if not ((folder / MANIFEST).is_file() and (is_cache(folder) or not overwrite)):
         raise UserError(
             f"output folder {folder} holds something other than a cache, so nothing is written "
             "there; choose another"
@@ -182,6 +190,8 @@ def check_target(folder: Path, asked: Manifest | None, *, overwrite: bool) -> Ma
     found = read_manifest(folder)
     if asked is not None:
         _check_same(folder, found, asked)
+        if not found.complete:
+            _check_means(folder, found, asked)
     return found
 
 
@@ -199,22 +209,30 @@ def _check_same(folder: Path, found: Manifest, asked: Manifest) -> None:
         )
 
 
-def _good_shards(folder: Path, manifest: Manifest) -> tuple[Shard, ...]:
-    """The shards up to the first that is not there as the manifest says.
+def _check_means(folder: Path, found: Manifest, asked: Manifest) -> None:
+    unlike = other_means(found, asked)
+    if unlike:
+        raise UserError(
+            f"the harvest in {folder} was begun with other means ({'; '.join(unlike)}), which "
+            "round otherwise, expected the same to go on; bring them back, choose another folder, "
+            "or pass --overwrite to start anew"
+        )
 
-    Sizes are compared, and of the newest the content: the others were there before it.
-    """
-    kept = 0
-    for shard in manifest.shards:
-        path = folder / shard.file
-        if not path.is_file() or path.stat().st_size != shard.bytes:
-            break
-        kept += 1
-    while kept and sha256_of(folder / manifest.shards[kept - 1].file) != (
-        manifest.shards[kept - 1].sha256
-    ):
-        kept -= 1
-    return manifest.shards[:kept]
+
+def _good_shards(folder: Path, manifest: Manifest) -> tuple[Shard, ...]:
+    """The shards up to the first that is not there as the manifest says."""
+    if manifest.shards:
+        _logger.info("comparing %s of shards with their checksums", readable(manifest.bytes))
+    return tuple(takewhile(partial(_is_good, folder), manifest.shards))
+
+
+def _is_good(folder: Path, shard: Shard) -> bool:
+    try:
+        check_content(shard_path(folder, shard), shard)
+    except UserError as error:
+        _logger.warning("it and the shards after it are harvested again, because %s", error)
+        return False
+    return True
 
 
 def stored_token_ids(folder: Path, manifest: Manifest) -> list[Tensor]:
