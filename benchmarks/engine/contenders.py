@@ -15,8 +15,13 @@ from benchmarks.engine.protocol import Case
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = ROOT / ".bench-envs"
 """Where `make bench-peers` puts the peers."""
-HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
-"""What mxd asks torch for when it is imported; everybody gets it, since it helps everybody."""
+MEMORY = {
+    "THP_MEM_ALLOC_ENABLE": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "2147483647",
+}
+"""Huge pages, and freed memory that stays: what mxd asks for by itself when it is imported and in
+`fit`. Everybody gets it, since it helps everybody; peers' own users would have to set it."""
 OWN = ("mxd", "obvious")
 """Contenders that run in this environment."""
 
@@ -113,7 +118,7 @@ class Contender:
             self._process = subprocess.Popen(
                 [str(python), "-m", f"benchmarks.engine.worker_{self.name}"],
                 cwd=ROOT,
-                env=os.environ | HUGE_PAGES,
+                env=os.environ | MEMORY,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,

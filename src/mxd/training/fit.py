@@ -16,6 +16,7 @@ from mxd.host import MLPSite, check_device, compiled_blocks, find_site
 from mxd.layers import Provenance, take_statistics
 from mxd.training.build import build_students
 from mxd.training.geometry import GeometryTracker
+from mxd.training.kept_memory import kept_memory
 from mxd.training.metrics_log import MetricsLog, check_trackers
 from mxd.training.precision import autocast
 from mxd.training.progress import OnProgress, Reporter
@@ -75,6 +76,8 @@ def fit(
     check_starts(recipe, sites)
     excluded = special_token_ids(tokenizer, recipe.text.exclusion.exclude_from_training)
     with ExitStack() as stack:
+        if recipe.device == "cpu":
+            stack.enter_context(kept_memory())
         if recipe.compile_model:
             stack.enter_context(compiled_blocks(model, sites))
         stream = stack.enter_context(
