@@ -47,10 +47,16 @@ def python_of(name: str) -> Path:
 
 
 class Contender:
-    """A worker process, started at the first request and again after it died."""
+    """A worker process, started at the first request and again after it died.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: whose.
+        tuned: whether it gets the settings of `MEMORY`.
+    """
+
+    def __init__(self, name: str, *, tuned: bool = True) -> None:
         self.name = name
+        self._environment = os.environ | (MEMORY if tuned else {})
         self._process: subprocess.Popen[str] | None = None
         self._log: IO[str] | None = None
 
@@ -118,7 +124,7 @@ class Contender:
             self._process = subprocess.Popen(
                 [str(python), "-m", f"benchmarks.engine.worker_{self.name}"],
                 cwd=ROOT,
-                env=os.environ | MEMORY,
+                env=self._environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,

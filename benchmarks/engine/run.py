@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     document = start(found, command, all_bf16=flags.bf16)
     if flags.keep:
         document["cells"] = cells_to_keep(path, [cell.shape() for cell in cells])
-    workers = {name: Contender(name) for name in flags.contenders}
+    workers = {name: Contender(name, tuned=not flags.as_installed) for name in flags.contenders}
+    document["memory_settings"] = "each library's own" if flags.as_installed else "mxd's for all"
     code = 0
     try:
         document["versions"] = _versions(workers)
@@ -77,6 +78,11 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--budget-minutes", type=float, default=25, help="adds no repeats beyond three after this"
     )
     parser.add_argument("--keep", action="store_true", help="keep an earlier result's other cells")
+    parser.add_argument(
+        "--as-installed",
+        action="store_true",
+        help="give nobody mxd's memory settings; mxd sets its own",
+    )
     parser.add_argument("--out", type=Path, help="JSON file (default: named after the machine)")
     return parser.parse_args(arguments)
 
