@@ -11,6 +11,7 @@ from engine_costs.timing import Timing, interleaved
 from mxd.kernels import combine, gate
 from mxd.layers import SparseLayer
 from mxd.training import OptimizerRecipe, Schedule, Student, loss_function
+from mxd.training.kept_memory import kept_memory
 from mxd.training.precision import autocast
 
 Work = Callable[[], object]
@@ -33,11 +34,13 @@ def measure_step(
     works = {**_gate(layer, x, context), **_rows_and_loss(layer, x, y, context)}
     works |= _dense(architecture, layer, x, context)
     works["optimizer"] = _optimizer(layer)
-    times = interleaved(works, rounds)
-    del works
-    layer.zero_grad(set_to_none=True)
-    student = new_student(layer, shape)
-    return times | interleaved({"step": lambda: student.step(x, y, context())}, rounds, warm_up=2)
+    with kept_memory():  # as in `mxd.fit`
+        times = interleaved(works, rounds)
+        del works
+        layer.zero_grad(set_to_none=True)
+        student = new_student(layer, shape)
+        step = {"step": lambda: student.step(x, y, context())}
+        return times | interleaved(step, rounds, warm_up=2)
 
 
 def new_student(layer: SparseLayer, shape: Shape) -> Student:
