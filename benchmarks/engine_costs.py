@@ -67,6 +67,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--bf16", action="store_true", help="bf16 steps without native bf16 too")
     parser.add_argument("--accuracy-tokens", type=float, default=250_000)
     parser.add_argument("--accuracy-bf16-tokens", type=float, default=50_000)
+    parser.add_argument("--accuracy-held-out-tokens", type=float, default=100_000)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--images", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "performance.md")
@@ -130,9 +131,10 @@ def accuracy(flags: argparse.Namespace) -> dict[str, object]:
     if flags.quick:
         return measure_accuracy(0, 2048, seeds=(42,), expansion=6.0, evaluation_tokens=2048)
     tokens, bf16_tokens = int(flags.accuracy_tokens), int(flags.accuracy_bf16_tokens)
+    held_out = int(flags.accuracy_held_out_tokens)
     if bf16_is_native(torch.device("cpu")):
-        return measure_accuracy(0, tokens)
-    return measure_accuracy(tokens, bf16_tokens)
+        return measure_accuracy(0, tokens, evaluation_tokens=held_out)
+    return measure_accuracy(tokens, bf16_tokens, evaluation_tokens=held_out)
 
 
 def steps(here: Ceilings, *, quick: bool, rounds: int, bf16: bool) -> dict[str, object]:

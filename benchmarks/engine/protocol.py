@@ -22,6 +22,7 @@ import platform
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -128,6 +129,7 @@ class Worker:
             return self._begin(Case(**value))
         if name in ("release", "quit"):
             self._forget()
+            give_memory_back()
             return {}
         if self._prepared is None or self._case is None:
             raise ValueError(f"got {name!r} before prepare")
@@ -196,7 +198,7 @@ def peak(prepared: Prepared, case: Case) -> dict[str, Any]:
         return {"beyond_bytes": torch.cuda.max_memory_allocated() - before - gradients}
     if not Path("/proc/self/clear_refs").exists():
         return {"beyond_bytes": None}
-    ctypes.CDLL(None).malloc_trim(0)  # freed but resident memory would hide what the step takes
+    give_memory_back()  # freed but resident memory would hide what the step takes
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = _status("VmRSS")
     prepared.step()
@@ -222,3 +224,10 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[Any]:
     """Everything that an optimizer keeps for its parameters."""
     return [value for state in optimizer.state.values() for value in state.values()]
+
+
+def give_memory_back() -> None:
+    """Return what is freed to the system: another contender may need it."""
+    gc.collect()
+    with suppress(AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)

@@ -44,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         all_bf16=flags.bf16,
         device=flags.device,
     )
+    if flags.only_n:
+        cells = [cell for cell in cells if cell.case.n == flags.only_n]
+    if flags.only_k:
+        cells = [cell for cell in cells if cell.case.k == flags.only_k]
     command = ["python", "-m", "benchmarks.engine.run", *(arguments or sys.argv[1:])]
     document = start(found, command, all_bf16=flags.bf16)
     if flags.keep:
@@ -78,6 +82,8 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--budget-minutes", type=float, default=25, help="adds no repeats beyond three after this"
     )
     parser.add_argument("--keep", action="store_true", help="keep an earlier result's other cells")
+    parser.add_argument("--only-n", type=int, help="measure this width alone")
+    parser.add_argument("--only-k", type=int, help="measure this K alone")
     parser.add_argument(
         "--as-installed",
         action="store_true",
