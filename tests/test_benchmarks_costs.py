@@ -11,7 +11,7 @@ import torch
 
 import mxd
 from mxd import kernels
-from mxd.layers import mxd as mxd_layer
+from mxd.layers import base as base_layer
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -125,13 +125,13 @@ def test_plain_kernels_are_used_and_put_back(shape):
         layer.decoder.normal_(generator=torch.Generator().manual_seed(0))
     fast = layer(x.double())
     with plain_kernels() as calls:
-        assert mxd_layer.combine is not kernels.combine
+        assert base_layer.combine is not kernels.combine
         plain = layer(x.double())
     assert calls == {"gate": 1, "combine": 1}
     torch.testing.assert_close(fast, plain)
     layer(x.double())
     assert calls == {"gate": 1, "combine": 1}
-    assert mxd_layer.combine is kernels.combine
+    assert base_layer.combine is kernels.combine
 
 
 def test_plain_kernels_are_put_back_after_an_error():
@@ -139,7 +139,7 @@ def test_plain_kernels_are_put_back_after_an_error():
 
     with pytest.raises(RuntimeError), plain_kernels():
         raise RuntimeError
-    assert mxd_layer.combine is kernels.combine
+    assert base_layer.combine is kernels.combine
 
 
 def test_accuracy_pairs_errors_by_seed():

@@ -194,8 +194,8 @@ def test_verdicts_compare_with_the_targets():
 class _InProcess(Contender):
     """A contender whose worker answers here, which saves the start of two processes."""
 
-    def __init__(self, name):
-        super().__init__(name)
+    def __init__(self, name, *, tuned=True):
+        super().__init__(name, tuned=tuned)
         made = {"mxd": worker_mxd.prepare, "obvious": worker_obvious.prepare}
         self._worker = Worker(made[name], ())
 

@@ -87,9 +87,9 @@ def test_obvious_layers_compute_the_same_with_the_plain_kernels(benchmark: Any) 
     called: list[int] = []
     original = naive.gate
 
-    def counted(*inputs: Any) -> Any:
+    def counted(*inputs: Any, **options: Any) -> Any:
         called.append(1)
-        return original(*inputs)
+        return original(*inputs, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steps.naive, "gate", counted)

@@ -1,21 +1,14 @@
 """mxd's own step: the same `Student.step` that `mxd fit` runs."""
 
-from contextlib import ExitStack
-
 import torch
 from benchmarks.engine.protocol import Case, Prepared, optimizer_tensors, serve
-
-_LASTING = ExitStack()
 
 
 def prepare(case: Case) -> Prepared:
     """A student of a case, built as `mxd.training.build` builds it."""
     from mxd.layers import build
     from mxd.training import OptimizerRecipe, Schedule, Student
-    from mxd.training.kept_memory import kept_memory
     from mxd.training.precision import autocast
-
-    _LASTING.enter_context(kept_memory())  # as `mxd.fit` does
 
     device = torch.device(case.device)
     torch.manual_seed(case.seed)
@@ -52,4 +45,7 @@ def prepare(case: Case) -> Prepared:
 
 
 if __name__ == "__main__":
-    serve(prepare, ("mixture-of-decoders",))
+    from mxd.training.kept_memory import kept_memory
+
+    with kept_memory():  # as `mxd.fit` does
+        serve(prepare, ("mixture-of-decoders",))

@@ -78,8 +78,7 @@ def obvious_kernels() -> Iterator[None]:
 
     swaps = {
         "mxd.layers._parts": {"gate": gate},
-        "mxd.layers.mxd": {"combine": naive.combine},
-        "mxd.layers.transcoder": {"combine": naive.combine},
+        "mxd.layers.base": {"combine": naive.combine},
     }
     with ExitStack() as stack:
         for module, functions in swaps.items():

@@ -120,6 +120,8 @@ def test_interpreter_exits_while_the_producer_is_at_work(end, code):
     place = sys.modules["mxd.data.prefetch"].__file__
     program = (
         "import os, runpy, signal, numpy\n"
+        # A job in the background of a script ignores Ctrl-C, and so do its children.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"prefetch = runpy.run_path({place!r})['prefetch']\n"  # without the rest of mxd: quicker
         "def work():\n"
         "    while True:\n"
