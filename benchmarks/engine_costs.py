@@ -24,7 +24,7 @@ from engine_costs.accuracy import measure_accuracy
 from engine_costs.ceilings import as_ceilings, measure_ceilings
 from engine_costs.floors import H100, H200, Ceilings, floors_by_group, step_parts
 from engine_costs.inference import measure_inference
-from engine_costs.memory import draw, measure_memory
+from engine_costs.memory import UNITS, draw, measure_memory
 from engine_costs.page import write_page
 from engine_costs.parts import measure_step
 from engine_costs.shapes import ARCHITECTURES, gpt2_shape, small_shape
@@ -67,6 +67,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--bf16", action="store_true", help="bf16 steps without native bf16 too")
     parser.add_argument("--accuracy-tokens", type=float, default=250_000)
     parser.add_argument("--accuracy-bf16-tokens", type=float, default=50_000)
+    parser.add_argument("--memory-units", type=_units, default=UNITS)
+    parser.add_argument(
+        "--memory-architectures", type=lambda s: tuple(s.split(",")), default=("mxd", "transcoder")
+    )
     parser.add_argument("--accuracy-held-out-tokens", type=float, default=100_000)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--images", type=Path, default=ROOT / "docs" / "images")
@@ -121,9 +125,13 @@ def measures(
         "memory": lambda: (
             measure_memory(units=(512,), tokens=128, width=64, architectures=("mxd",))
             if quick
-            else measure_memory()
+            else measure_memory(units=flags.memory_units, architectures=flags.memory_architectures)
         ),
     }
+
+
+def _units(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 def accuracy(flags: argparse.Namespace) -> dict[str, object]:
