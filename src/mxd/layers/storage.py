@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from mxd._json_files import read_json_object
 from mxd._version import __version__
 from mxd.errors import UserError
 from mxd.layers import card
@@ -177,21 +178,12 @@ def _read_provenance(raw: dict[str, Any], path: Path) -> Provenance:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path.parent} is no layer folder: it has no {path.name}")
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise UserError(
-            f"{path} has {path.stat().st_size} bytes, expected at most {_MAX_JSON_BYTES}"
-        )
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is damaged: expected JSON, {error}; fetch or save the layer again"
-        ) from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path} is damaged: expected a JSON object, got {type(raw).__name__}")
-    return raw
+    return read_json_object(
+        path,
+        missing=f"{path.parent} is no layer folder: it has no {path.name}",
+        remedy="fetch or save the layer again",
+        most_bytes=_MAX_JSON_BYTES,
+    )
 
 
 def _read_weights(cls: type[L], config: LayerConfig, folder: Path) -> L:

@@ -84,10 +84,7 @@ def fit(
             closing(open_stream(model, tokenizer, recipe, sites, excluded, documents))
         )
         clock = Stopwatch()
-        with clock.harvesting():
-            first = stream.first_buffer()
-        means = {name: _mean(y) for name, (_, y) in first.items()}
-        del first
+        means = _mean_outputs(stream, clock)
         config = getattr(model, "config", None)
         base_model = base_model or getattr(config, "_name_or_path", None)
         revision = getattr(config, "_commit_hash", None)
@@ -125,6 +122,13 @@ def resolve_sites(model: nn.Module, recipe: Recipe) -> list[MLPSite]:
     wanted: list[int | str] = [*recipe.layers, *recipe.sites]
     found = [find_site(model, which) for which in wanted]
     return list({site.name: site for site in found}.values())
+
+
+def _mean_outputs(stream: ActivationStream, clock: Stopwatch) -> dict[str, Tensor]:
+    """The mean of y over the first buffer, for each site's name."""
+    with clock.harvesting():
+        first = stream.first_buffer()
+    return {name: _mean(y) for name, (_, y) in first.items()}
 
 
 def _mean(y: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from mxd._json_files import read_json_object
 from mxd.errors import UserError
 
 FORMAT, FORMAT_VERSION = "mxd-run", 1
@@ -100,21 +101,13 @@ def read_run(folder: Path) -> dict[str, Any]:
         UserError: no such run, or one of another format.
     """
     path = folder / RUN_FILE
-    if not path.is_file():
-        raise UserError(
-            f"{folder} is no run: it has no {RUN_FILE}; expected a folder `mxd fit` wrote"
-        )
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise UserError(
-            f"{path} has {path.stat().st_size} bytes, expected at most {_MAX_JSON_BYTES}"
-        )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is damaged: expected JSON, {error}; train again, or fetch it again"
-        ) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    content = read_json_object(
+        path,
+        missing=f"{folder} is no run: it has no {RUN_FILE}; expected a folder `mxd fit` wrote",
+        remedy="train again, or fetch it again",
+        most_bytes=_MAX_JSON_BYTES,
+    )
+    if content.get("format") != FORMAT:
         raise UserError(f"{path} is not the record of a run (no format {FORMAT!r})")
     if content.get("format_version") != FORMAT_VERSION:
         raise UserError(

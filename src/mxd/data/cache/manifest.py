@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from mxd._json_files import read_json_object
 from mxd.data.cache.files import replace_durably
 from mxd.errors import UserError
 
@@ -206,24 +207,13 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(
-            f"{path.parent} is no cache of activations: it has no {path.name}; expected a folder "
-            "that `mxd harvest` wrote"
-        )
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise UserError(
-            f"{path} has {path.stat().st_size} bytes, expected at most {_MAX_JSON_BYTES}"
-        )
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is damaged: expected JSON, {error}; fetch the cache again, or harvest again"
-        ) from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path} is damaged: expected a JSON object, got {type(raw).__name__}")
-    return raw
+    return read_json_object(
+        path,
+        missing=f"{path.parent} is no cache of activations: it has no {path.name}; expected a "
+        "folder that `mxd harvest` wrote",
+        remedy="fetch the cache again, or harvest again",
+        most_bytes=_MAX_JSON_BYTES,
+    )
 
 
 def is_cache(folder: Path) -> bool:
