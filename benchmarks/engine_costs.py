@@ -1,6 +1,6 @@
 """What the engine's parts cost, what they would cost at least, and the distance.
 
-    python benchmarks/engine_costs.py                  # all, some minutes on a quiet machine
+    python benchmarks/engine_costs.py                  # all, a quarter of an hour or more on a quiet machine
     python benchmarks/engine_costs.py --only steps     # one part; the others stay as they were
     python benchmarks/engine_costs.py --quick          # tiny sizes, to see that it runs
 
@@ -65,13 +65,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tag", help="name of the result (default: processor and threads)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved repeats")
     parser.add_argument("--bf16", action="store_true", help="bf16 steps without native bf16 too")
-    parser.add_argument("--accuracy-tokens", type=float, default=250_000)
-    parser.add_argument("--accuracy-bf16-tokens", type=float, default=50_000)
+    parser.add_argument("--accuracy-tokens", type=float, default=50_000)
+    parser.add_argument("--accuracy-bf16-tokens", type=float, default=5_120)
     parser.add_argument("--memory-units", type=_units, default=UNITS)
     parser.add_argument(
         "--memory-architectures", type=lambda s: tuple(s.split(",")), default=("mxd", "transcoder")
     )
-    parser.add_argument("--accuracy-held-out-tokens", type=float, default=100_000)
+    parser.add_argument("--accuracy-held-out-tokens", type=float, default=15_000)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--images", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "performance.md")

@@ -34,6 +34,7 @@ from mxd.training import (
     training_documents,
 )
 from mxd.training.build import build_students
+from mxd.training.kept_memory import kept_memory
 from mxd.training.precision import autocast
 
 ARCHITECTURES = ("mxd", "transcoder", "skip_transcoder")
@@ -96,10 +97,11 @@ def repeated(
     harvests, sweeps = [], []
     steps: dict[str, list[float]] = {}
     for _ in range(repeats):
-        seconds, kept, batches = harvest_seconds(model, tokenizer, recipe, [site])
-        harvests.append(seconds)
-        for name, seconds in step_seconds(recipe, [site], kept, batches).items():
-            steps.setdefault(name, []).append(seconds)
+        with kept_memory():  # as `fit` has it
+            seconds, kept, batches = harvest_seconds(model, tokenizer, recipe, [site])
+            harvests.append(seconds)
+            for name, seconds in step_seconds(recipe, [site], kept, batches).items():
+                steps.setdefault(name, []).append(seconds)
         sweeps.append(run_seconds(model, tokenizer, recipe))
         together = harvests[-1] + sum(found[-1] for found in steps.values())
         print(f"harvest and steps {together:.2f} s, sweep {sweeps[-1]:.2f} s", flush=True)
