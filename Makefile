@@ -10,7 +10,7 @@ PYTEST_ARGS ?= -n 2
 # What mxd is timed against; benchmarks/engine/ has the worker and the versions of each.
 PEERS := sparsify saelens dictlearn
 
-.PHONY: help demo demo-llama test lint types imports check results study bench bench-peers clean
+.PHONY: help demo demo-llama test lint types imports check results study fuzz bench bench-peers torture clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -44,12 +44,18 @@ results: $(VENV)/.installed-dev  ## Measure what docs/results.md reports (about 
 study: $(VENV)/.installed-dev  ## Measure what docs/results/ shows (some 40 minutes on two cores).
 	$(BIN)/python benchmarks/study.py --out docs/results
 
+fuzz: $(VENV)/.installed-dev  ## Spoil 10,000 layers, runs, caches and texts, and see that none does harm.
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run --mutations 10000 --json benchmarks/results/fuzz.json
+
 bench: $(VENV)/.installed-dev  ## Time the engine beside its peers, and its parts (some 40 minutes on two quiet cores).
 	-$(MAKE) --keep-going bench-peers
 	$(BIN)/python -m benchmarks.engine.run
 	$(BIN)/python -m benchmarks.engine.plot
 	$(BIN)/python -m benchmarks.engine.table
 	$(BIN)/python benchmarks/engine_costs.py
+
+torture: $(VENV)/.installed-dev  ## Kill trainings at random moments, resume them, compare the bytes (some 20 minutes).
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture.run --kills 50 --json benchmarks/results/torture.json
 
 bench-peers: $(PEERS:%=.bench-envs/%/.installed)  ## Install the peers, each in an environment of its own (3 GB).
 

@@ -1,4 +1,4 @@
-"""One harvest at a time in a folder."""
+"""One process at a time at work in a folder."""
 
 import errno
 import os
@@ -14,17 +14,18 @@ if sys.platform != "win32":
 
 
 @contextmanager
-def held_folder(folder: Path) -> Iterator[None]:
-    """Make a folder and keep other harvests out of it; it goes again if nothing came into it.
+def held_folder(folder: Path, *, work: str) -> Iterator[None]:
+    """Make a folder and keep others out of it; it goes again if nothing came into it.
 
     The folder itself is locked, so that no file is left behind, whatever ends the process. Where
     the system or the file system knows no such locks, nothing is kept out.
 
     Args:
-        folder: where the cache is to be.
+        folder: where the work is to be done.
+        work: what is done there, for messages: "harvest", "training".
 
     Raises:
-        UserError: another harvest is at work there, or the folder cannot be made.
+        UserError: another process is at work there, or the folder cannot be made.
     """
     made = not folder.exists()
     try:
@@ -36,7 +37,7 @@ def held_folder(folder: Path) -> Iterator[None]:
         ) from None
     handle = None
     try:
-        handle = _locked(folder)
+        handle = _locked(folder, work)
         yield
     finally:
         if made:
@@ -46,7 +47,7 @@ def held_folder(folder: Path) -> Iterator[None]:
             os.close(handle)
 
 
-def _locked(folder: Path) -> int | None:
+def _locked(folder: Path, work: str) -> int | None:
     if sys.platform == "win32":
         return None
     try:
@@ -62,7 +63,7 @@ def _locked(folder: Path) -> int | None:
     if busy:
         os.close(handle)
         raise UserError(
-            f"another harvest is writing to {folder}, expected one at a time; wait for its end, or "
+            f"another {work} is writing to {folder}, expected one at a time; wait for its end, or "
             "choose another folder"
         )
     return handle

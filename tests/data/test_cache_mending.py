@@ -9,8 +9,10 @@ from tests.data._caches import asked, cached, contents, edit_manifest, flip_byte
 from tests.data.test_cache_writing import counting
 from tests.data.test_stream import numbered, tagging
 
+from mxd._durable_files import passing_name
+from mxd._held_folder import held_folder
 from mxd.data import Contexts, fill_cache, read_manifest
-from mxd.data.cache import files, lock, sizing
+from mxd.data.cache import sizing
 from mxd.errors import UserError
 
 
@@ -178,7 +180,7 @@ def test_nothing_is_written_through_a_link(tmp_path):
     interrupted(out, passes=0)
     victim.write_text("mine")
     for name in ("manifest.json", "shard-00000.safetensors"):
-        (out / files.passing_name(name)).symlink_to(victim)
+        (out / passing_name(name)).symlink_to(victim)
     fill_cache(out, asked(), tagging, numbered(25))
     assert victim.read_text() == "mine"
     assert not [path for path in out.iterdir() if path.is_symlink()]
@@ -189,7 +191,7 @@ def test_two_harvests_in_one_folder_are_refused(tmp_path, overwrite):
     out = tmp_path / "c"
     before = interrupted(out)
     with (
-        lock.held_folder(out),
+        held_folder(out, work="harvest"),
         pytest.raises(UserError, match=r"another harvest is writing to .*, expected one at a time"),
     ):
         fill_cache(out, asked(), tagging, numbered(25), overwrite=overwrite)
@@ -206,11 +208,11 @@ def test_two_harvests_in_one_folder_are_refused(tmp_path, overwrite):
 
 
 def test_folder_that_nothing_came_into_is_taken_away(tmp_path):
-    with lock.held_folder(tmp_path / "c"):
+    with held_folder(tmp_path / "c", work="harvest"):
         assert (tmp_path / "c").is_dir()
     assert not (tmp_path / "c").exists()
     (tmp_path / "mine").mkdir()
-    with lock.held_folder(tmp_path / "mine"):
+    with held_folder(tmp_path / "mine", work="harvest"):
         pass
     assert (tmp_path / "mine").is_dir()
 

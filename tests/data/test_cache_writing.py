@@ -39,6 +39,7 @@ def test_shards_hold_what_the_model_gave(tmp_path):
         np.concatenate([one["a/y"] for one in held]), -np.stack([ids, ids], 1).astype(np.float32)
     )
     assert np.concatenate([one["b/y"] for one in held]).shape == (200, 4)
+    # Fewer than a block of 1024 ids.
     assert manifest.data_fingerprint == hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()
     for shard in manifest.shards:
         content = (tmp_path / "c" / shard.file).read_bytes()

@@ -28,7 +28,7 @@ def test_a_diverging_student_is_named_and_the_others_go_on(
     assert trained[2e-2]["steps"] == 2
     assert trained[1e-2]["diverged"] is False
     assert trained[1e-2]["steps"] == 12
-    assert caplog.text.count("diverged by step 2") == 1
+    assert caplog.text.count("diverged at step 2") == 1
     metrics = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8")
     assert '"nmse": null' in metrics
     assert "NaN" not in metrics

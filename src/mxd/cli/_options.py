@@ -62,6 +62,11 @@ _OF_TEXT: list[Option] = [
         "--text-split", default="train", show_default=True, help="Split of a data set."
     ),
     click.option(
+        "--skip-damaged", is_flag=True,
+        help="Leave out damaged records, and what cannot be read of damaged files, instead of "
+        "ending; each is named.",
+    ),
+    click.option(
         "--context", type=COUNT, default=128, show_default=True, help="Tokens in a context."
     ),
     click.option(
@@ -230,6 +235,32 @@ RUN_OPTIONS: list[Option] = [
 ]  # fmt: skip
 
 
+CHECKPOINT_OPTIONS: list[Option] = [
+    click.option(
+        "--checkpoint-every", type=COUNT,
+        help="Steps between two checkpoints of the run.  [default: none but on Ctrl-C or SIGTERM]",
+    ),
+    click.option(
+        "--checkpoint-minutes", type=click.FloatRange(min=0, min_open=True),
+        help="Minutes between two checkpoints of the run.  [default: none]",
+    ),
+    click.option(
+        "--keep-checkpoints", type=click.IntRange(min=1), default=2, show_default=True,
+        help="Newest checkpoints that are kept.",
+    ),
+    click.option(
+        "--resume", is_flag=True,
+        help="Go on from the newest good checkpoint in --out, to the same layers that a run "
+        "without interruption gives; begin where there is none yet.",
+    ),
+    click.option(
+        "--accept-changes", type=NAMES,
+        help="With --resume: fields of the recipe whose change is meant, such as "
+        "optimizer.default_lr.  [default: none]",
+    ),
+]  # fmt: skip
+
+
 def output_options(verb: str, json_help: str) -> list[Option]:
     """Where a training verb puts its run, and its results in JSON."""
     return [
@@ -241,7 +272,9 @@ def output_options(verb: str, json_help: str) -> list[Option]:
     ]  # fmt: skip
 
 
-_TRAINING = _OF_TRAINING_TEXT + LAYER_OPTIONS + TRAINING_OPTIONS + RUN_OPTIONS
+_TRAINING = (
+    _OF_TRAINING_TEXT + LAYER_OPTIONS + TRAINING_OPTIONS + RUN_OPTIONS + CHECKPOINT_OPTIONS
+)
 FIT_OPTIONS = (
     source_options("[default: that of --activations; required without]")
     + _TRAINING

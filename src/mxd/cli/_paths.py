@@ -3,7 +3,6 @@
 import glob
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,14 @@ from typing import Any
 
 import click
 
+from mxd._durable_files import cannot_write, replace_text
+from mxd._outside_files import is_there
 from mxd.errors import UserError
+from mxd.training import Interrupted
+
+_JSON_REMEDY = (
+    "make room, or name another file with --json; what else the command writes is there already"
+)
 
 
 def next_free(folder: Path) -> Path:
@@ -24,7 +30,9 @@ def next_free(folder: Path) -> Path:
 
 def lasting(source: str) -> str:
     """A source that means the same from every working directory: paths become absolute."""
-    is_path = Path(source).exists() or bool(glob.glob(source))  # noqa: PTH207
+    if "\0" in source:
+        return source  # no path; whoever opens it says so
+    is_path = is_there(Path(source)) or bool(glob.glob(source))  # noqa: PTH207
     return os.path.abspath(source) if is_path else source  # noqa: PTH100
 
 
@@ -63,6 +71,8 @@ def keeping(out: Path) -> Iterator[None]:
     """Say on Ctrl-C which layers are kept, and how to go on."""
     try:
         yield
+    except Interrupted:
+        raise  # it says so itself
     except KeyboardInterrupt:
         if not (out / "layers").is_dir():
             raise
@@ -73,13 +83,18 @@ def keeping(out: Path) -> Iterator[None]:
 
 
 def write_json(path: Path | None, document: dict[str, Any]) -> None:
-    """Write a JSON document as a whole, if a file was asked for."""
+    """Write a JSON document as a whole, if a file was asked for.
+
+    Raises:
+        CannotWriteError: the disk is full, or the folder cannot be written to.
+    """
     if path is None:
         return
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        json.dump(document, file, indent=2)
-        file.write("\n")
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+    text = json.dumps(document, indent=2) + "\n"
+    if not path.exists() or path.is_file():
+        replace_text(path, text, remedy=_JSON_REMEDY)
+        return
+    try:  # a pipe, or a device such as /dev/stdout, stays what it is
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(path, error, _JSON_REMEDY) from error

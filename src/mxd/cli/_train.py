@@ -12,8 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mxd.cli._paths import keeping, lasting, next_free
 from mxd.cli._screen import training_progress
 from mxd.demo import resolve_model
+from mxd.errors import UserError
 from mxd.host import load_model, load_tokenizer
-from mxd.training import Progress, Recipe, Run, check_free, fit
+from mxd.training import CheckpointOptions, Progress, Recipe, Run, check_free, fit
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,24 @@ class Trained:
     """Its base model, on its device."""
     tokenizer: PreTrainedTokenizerBase
     """The model's tokenizer."""
-    progress: Progress
-    """The last that was said of it."""
+    progress: Progress | None
+    """The last that was said of it; None where nothing was left to train."""
 
 
 def run_folder(verb: str, model: str, flags: dict[str, Any]) -> Path:
-    """The folder of a run: what --out says, or the next free name.
+    """The folder of a run: what --out says, or the next free name; the first, to go on with it.
 
     Raises:
         UserError: there is something already, or it cannot be written to.
     """
-    out: Path = flags["out"] or next_free(Path(f"mxd-{verb}-{Path(model).name}"))
+    usual = Path(f"mxd-{verb}-{Path(model).name}")
+    if flags["resume"]:
+        if flags["overwrite"]:
+            raise UserError("got --resume and --overwrite, expected one of them; leave one out")
+        return flags["out"] or usual
+    if flags["accept_changes"]:
+        raise UserError("got --accept-changes without --resume, expected both; add --resume")
+    out: Path = flags["out"] or next_free(usual)
     check_free(out, flags["overwrite"])
     return out
 
@@ -64,7 +72,7 @@ def train(
 
     Raises:
         UserError: something that the user can mend.
-        click.Abort: Ctrl-C; it says where the layers are.
+        Interrupted: Ctrl-C or SIGTERM; it says where the run is saved.
     """
     resolved = resolve_model(model)
     revision = flags["revision"]
@@ -95,8 +103,15 @@ def train(
             command=["mxd", *sys.argv[1:]],
             further=further,
             on_progress=on_progress,
+            checkpoints=CheckpointOptions(
+                every_steps=flags["checkpoint_every"],
+                every_minutes=flags["checkpoint_minutes"],
+                keep=flags["keep_checkpoints"],
+            ),
+            resume=flags["resume"],
+            accept_changes=flags["accept_changes"] or (),
         )
-    return Trained(run, host, tokenizer, said[0])
+    return Trained(run, host, tokenizer, said[0] if said else None)
 
 
 def show_training(screen: Console, run: Run) -> None:

@@ -11,6 +11,7 @@ from mxd.cli._recipe import recipe_from_flags
 from mxd.cli._screen import console
 from mxd.cli._train import run_folder, show_training, train
 from mxd.cli._types import with_config
+from mxd.training import is_finished
 
 
 @click.command("fit")
@@ -28,6 +29,9 @@ def fit_layers(model: str, **flags: Any) -> None:
     check_json_target(flags["json_file"])
     out = run_folder("fit", model, flags)
     screen = console()
+    if flags["resume"] and is_finished(out):
+        screen.print(f"The run in {out} is finished: nothing to resume.", markup=False)
+        return
     trained = train(model, recipe, flags, out=out, screen=screen)
     write_json(flags["json_file"], trained.run.record)
     show_training(screen, trained.run)

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import signal
 import sys
 import traceback
 import warnings
@@ -18,6 +19,7 @@ from mxd.cli.edit import edit_layer
 from mxd.cli.eval import evaluate_run
 from mxd.cli.fit import fit_layers
 from mxd.cli.harvest import harvest_activations
+from mxd.cli.plan import plan_training
 from mxd.cli.probe import probe_run
 from mxd.cli.report import report
 from mxd.cli.steer import steer_run
@@ -26,10 +28,11 @@ from mxd.cli.top import top
 from mxd.errors import UserError
 from mxd.host import BaseModelMismatch
 
-SUCCESS, INTERNAL_ERROR, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+SUCCESS, INTERNAL_ERROR, USER_ERROR = 0, 1, 2
 _DISK_ERRORS = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EEXIST,
-    errno.ENOTDIR, errno.EISDIR,
+    errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.EFBIG,
+    errno.ENAMETOOLONG, errno.ELOOP,
 )  # fmt: skip
 """What is wrong with a user's disk and not with mxd."""
 
@@ -49,6 +52,7 @@ def mxd(context: click.Context) -> None:
 mxd.add_command(demo)
 mxd.add_command(fit_layers)
 mxd.add_command(harvest_activations)
+mxd.add_command(plan_training)
 mxd.add_command(probe_run)
 mxd.add_command(evaluate_run)
 mxd.add_command(report)
@@ -62,7 +66,8 @@ mxd.add_command(doctor)
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 success, 2 a user's error (one sentence, no traceback), 130 interrupted, 1 a defect of mxd.
+    0 success, 2 a user's error (one sentence, no traceback), 1 a defect of mxd; 130 after Ctrl-C
+    and 143 after SIGTERM.
     """
     _quieten()
     try:
@@ -73,8 +78,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
                 standalone_mode=False,
             )
     except (click.exceptions.Abort, KeyboardInterrupt) as interruption:
-        _complain("; ".join(["interrupted", str(interruption) or "nothing is kept"]))
-        return INTERRUPTED
+        # click makes an Abort without a word of every KeyboardInterrupt.
+        cause = interruption.__cause__ if not str(interruption) else None
+        told = str(cause or interruption) or "nothing is kept"
+        _complain(f"interrupted; {told}")
+        return 128 + getattr(cause or interruption, "signal_number", signal.SIGINT)
     except click.UsageError as error:
         verb = "mxd" if error.ctx is None else error.ctx.command_path
         _complain(f"{error.format_message().rstrip('.')}; see `{verb} --help`")

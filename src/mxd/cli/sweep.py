@@ -95,7 +95,8 @@ def sweep(model: str | None, **flags: Any) -> None:
     show_figures(screen, document)
     for note in trained.run.record.get("notes", []):
         screen.print(note, markup=False)
-    _show_cost(screen, trained.progress)
+    if trained.progress is not None:
+        _show_cost(screen, trained.progress)
     screen.print(f"Report: {out / 'report.html'}", markup=False)
 
 

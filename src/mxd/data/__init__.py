@@ -19,6 +19,7 @@ from mxd.data.documents import Document, DocumentSource, document_keys
 from mxd.data.harvest import Harvest, regroup
 from mxd.data.packing import ContextOptions, Contexts, PackedContexts, pack
 from mxd.data.prefetch import prefetch
+from mxd.data.retrying import RetryOptions
 from mxd.data.sources import PYTHON_STDLIB, open_documents
 from mxd.data.special_tokens import ExclusionOptions, special_token_ids
 from mxd.data.split import split_documents, without_documents
@@ -45,6 +46,7 @@ __all__ = [
     "Manifest",
     "OnHarvest",
     "PackedContexts",
+    "RetryOptions",
     "SiteActivations",
     "SpreadContexts",
     "TextOptions",

@@ -1,6 +1,7 @@
 """Preallocated storage for rows of activations."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +20,23 @@ class Rows(NamedTuple):
 
     sites: SiteActivations
     token_ids: Int64[Tensor, " tokens"]
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """The same by name: `<prefix>.x.<site>`, `<prefix>.y.<site>`, `<prefix>.token_ids`."""
+        named = {f"{prefix}.token_ids": self.token_ids}
+        for site, (x, y) in self.sites.items():
+            named |= {f"{prefix}.x.{site}": x, f"{prefix}.y.{site}": y}
+        return named
+
+    @classmethod
+    def of_tensors(cls, prefix: str, named: Mapping[str, Tensor]) -> "Rows | None":
+        """Rows out of what `tensors` gave; None where nothing has the prefix."""
+        if f"{prefix}.token_ids" not in named:
+            return None
+        start = f"{prefix}.x."
+        sites = [name.removeprefix(start) for name in named if name.startswith(start)]
+        pairs = {site: (named[start + site], named[f"{prefix}.y.{site}"]) for site in sites}
+        return cls(pairs, named[f"{prefix}.token_ids"])
 
     def slice(self, start: int, stop: int) -> "Rows":
         """A view of consecutive rows."""
@@ -106,6 +124,10 @@ class RowBuffer:
         """A view of the first rows."""
         assert self._stored is not None
         return self._stored.slice(0, count)
+
+    def load(self, rows: Rows) -> None:
+        """Put rows into the first slots, as `view` gave them."""
+        self.write(self.slots(torch.arange(len(rows.token_ids))), rows)
 
     def _allocate(self, like: Rows) -> Rows:
         def empty(x: Float[Tensor, "tokens width"]) -> Float[Tensor, "capacity width"]:

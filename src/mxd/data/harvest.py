@@ -1,14 +1,15 @@
 """Contexts to rows of activations, epoch after epoch."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mxd.data.buffer import Rows
-from mxd.data.packing import Contexts
-from mxd.data.row_source import Pass, RowSource
+from mxd.data.packing import Contexts, PackedContexts, TextPosition
+from mxd.data.row_source import Pass, Position, RowSource
 from mxd.errors import UserError
 
 Harvest = Callable[[Int64[Tensor, "contexts length"]], dict[str, tuple[Tensor, Tensor]]]
@@ -73,14 +74,15 @@ class Harvester(RowSource):
         self._unseen: list[tuple[int, str, Tensor]] = []
         self.passes = 0
 
-    def _passes(self, epoch: int) -> Iterator[Pass]:
-        for tokens in regroup(self._contexts, self._contexts_per_pass):
+    def _passes(self, epoch: int, after: Position | None) -> Iterator[Pass]:
+        contexts, done = _from(self._contexts, after)
+        for tokens, text in islice(regroup(contexts, self._contexts_per_pass), done, None):
             self.passes += 1
             token_ids = tokens.cpu().flatten()
             if self.passes <= self._skip:
-                yield Pass(Rows({}, token_ids[:0]), token_ids)
+                yield Pass(Rows({}, token_ids[:0]), token_ids, text)
             else:
-                yield Pass(self._rows(tokens, token_ids), token_ids)
+                yield Pass(self._rows(tokens, token_ids), token_ids, text)
 
     def _rows(
         self, tokens: Int64[Tensor, "contexts length"], token_ids: Int64[Tensor, " tokens"]
@@ -129,19 +131,37 @@ def _not_finite(site: str, number: int) -> UserError:
     )
 
 
-def regroup(contexts: Iterable[Contexts], size: int) -> Iterator[Int64[Tensor, "contexts length"]]:
-    """Tokens of the same contexts in batches of another size; the last may be smaller."""
+def _from(contexts: Iterable[Contexts], after: Position | None) -> tuple[Iterable[Contexts], int]:
+    """An epoch's contexts after a position, and how many passes of them are to be left out."""
+    if after is None:
+        return contexts, 0
+    if after.text is None or not isinstance(contexts, PackedContexts):
+        return contexts, after.passes
+    return contexts.starting_at(after.text), 0
+
+
+def regroup(
+    contexts: Iterable[Contexts], size: int
+) -> Iterator[tuple[Int64[Tensor, "contexts length"], TextPosition | None]]:
+    """Tokens of the same contexts in batches of another size; the last may be smaller.
+
+    Each comes with the position of the text after it, where a batch of contexts ends with it.
+    """
     held: list[Tensor] = []
     count = 0
+    after = None
     for batch in contexts:
         held.append(batch.tokens)
         count += len(batch.tokens)
-        if count >= size:
-            *full, rest = torch.cat(held).split(size)
-            yield from full
-            held, count = [rest], len(rest)
-            if count == size:
-                yield rest
-                held, count = [], 0
+        after = batch.after
+        if count < size:
+            continue
+        *full, last = torch.cat(held).split(size)
+        for tokens in full:
+            yield tokens, None
+        held, count = [last], len(last)
+        if count == size:
+            yield last, after
+            held, count = [], 0
     if count:
-        yield torch.cat(held)
+        yield torch.cat(held), after

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mxd._outside_files import read_plain
 from mxd.data.readers import Located
 from mxd.data.records import wanted_columns
 from mxd.data.text_options import TextOptions
@@ -14,6 +15,7 @@ from mxd.errors import UserError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 _TIMEOUT_SECONDS = 10
+_MOST_CARD_BYTES = 8 << 20
 _OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
@@ -82,6 +84,13 @@ def open_folder(folder: Path, options: TextOptions) -> Any:
             )
         dataset = dataset[options.split]
     return _narrow(dataset, options, str(folder))
+
+
+def is_streamed(dataset: Any) -> bool:
+    """Whether an opened data set is fetched while it is read."""
+    import datasets
+
+    return isinstance(dataset, datasets.IterableDataset)
 
 
 def read_dataset(dataset: Any, name: str) -> Iterator[Located]:
@@ -156,9 +165,10 @@ def _is_saved(folder: Path) -> bool:
 
 
 def _has_data_card(card: Path) -> bool:
-    if not card.is_file():
+    try:
+        text = read_plain(card, _MOST_CARD_BYTES).decode("utf-8", "replace")
+    except UserError:
         return False
-    text = card.read_text(encoding="utf-8", errors="replace")
     if not text.startswith("---"):
         return False
     header = text.split("---", 2)[1]

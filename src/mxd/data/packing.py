@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mxd.data.documents import Document
-from mxd.data.tokenising import TokenPiece, tokenise
+from mxd.data.tokenising import Place, TokenPiece, tokenise
 from mxd.errors import UserError
 
 _logger = logging.getLogger(__name__)
@@ -40,6 +40,17 @@ class ContextOptions:
             )
 
 
+class TextPosition(NamedTuple):
+    """Where a reading stopped: what it takes to go on with the very next context."""
+
+    group: Place = Place()
+    """Where the group of documents begins that was being tokenised."""
+    rows: int = 0
+    """Contexts that this group has given."""
+    open_ids: tuple[int, ...] = ()
+    """What the open context held before this group."""
+
+
 class Contexts(NamedTuple):
     """A batch of contexts."""
 
@@ -47,6 +58,8 @@ class Contexts(NamedTuple):
     """Token ids."""
     documents: Int32[Tensor, "contexts length"]
     """Which document each token comes from, numbered from 0 in the order of appearance."""
+    after: TextPosition | None = None
+    """Where the text goes on after these contexts; None where documents are numbered."""
 
 
 class PackedContexts:
@@ -97,43 +110,73 @@ class PackedContexts:
             UserError: There is too little text for one context, or a record that is tokenised
                 already has another length or an id outside the vocabulary.
         """
+        return self.starting_at(TextPosition())
+
+    def starting_at(self, position: TextPosition) -> Iterator[Contexts]:
+        """The batches of an epoch from a position on, which an earlier reading gave.
+
+        Args:
+            position: `Contexts.after` of the last batch that is not wanted again.
+
+        Raises:
+            UserError: As iterating; or the text before the position has changed.
+        """
         batch: list[_Row] = []
-        empty = True
-        for row in self._rows():
+        empty = position == TextPosition()
+        after = position
+        for row, after in self._rows(position):
             empty = False
             batch.append(row)
             if len(batch) == self._contexts_per_batch:
-                yield _stack(batch)
+                yield self._stacked(batch, after)
                 batch = []
         if batch:
-            yield _stack(batch)
+            yield self._stacked(batch, after)
         if empty:
             raise UserError(
                 f"got {self.dropped_tokens} tokens of text, expected at least the "
                 f"{self._options.length} of one context; give more text or a lower length"
             )
 
-    def _rows(self) -> Iterator[_Row]:
-        open_context = _OpenContext(self._options.length, self._bos())
-        separator, ends = self._separator(), self._options.separator == "eos"
+    def _stacked(self, rows: list[_Row], after: TextPosition) -> Contexts:
+        batch = _stack(rows)
+        return batch if self._number_documents else batch._replace(after=after)
+
+    def _rows(self, position: TextPosition) -> Iterator[tuple[_Row, TextPosition]]:
+        """Contexts from a position on, each with the position after it."""
+        open_context = _OpenContext(self._options.length, self._bos(), position.open_ids)
         numbers: dict[str, int] = {}
-        last = 0
-        for piece in tokenise(self._documents, self._tokenizer):
-            number = 0
+        group, given, open_ids = position.group, 0, position.open_ids
+        number = last = 0
+        for piece in tokenise(self._documents, self._tokenizer, start=group):
+            if piece.group != group:
+                group, given, open_ids = piece.group, 0, open_context.ids()
             if self._number_documents:
                 number = numbers.setdefault(piece.document.key, len(numbers))
-            if piece.document.token_ids is not None:
-                yield self._ready_made(piece, number)
-                continue
-            if separator is not None and piece.begins and open_context.used:
-                yield from open_context.add(separator, last if ends else number)
-            yield from open_context.add(piece.token_ids, number)
-            last = number
+            for row in self._added(open_context, piece, number, last):
+                given += 1
+                if group != position.group or given > position.rows:
+                    yield row, TextPosition(group, given, open_ids)
+            if piece.document.token_ids is None:
+                last = number
         self.dropped_tokens = open_context.used
         _logger.info(
             "packed an epoch; the last context held only %d tokens and was dropped",
             open_context.used,
         )
+
+    def _added(
+        self, open_context: "_OpenContext", piece: TokenPiece, number: int, last: int
+    ) -> Iterator[_Row]:
+        """Put a piece into the open context; gives every context that becomes full."""
+        if piece.document.token_ids is not None:
+            yield self._ready_made(piece, number)
+            return
+        separator = self._separator() if piece.begins and open_context.used else None
+        if separator is not None:
+            ends = self._options.separator == "eos"
+            yield from open_context.add(separator, last if ends else number)
+        yield from open_context.add(piece.token_ids, number)
 
     def _bos(self) -> int | None:
         return self._tokenizer.bos_token_id if self._options.begin_with_bos else None
@@ -181,11 +224,16 @@ def pack(
 class _OpenContext:
     """The context that is being filled."""
 
-    def __init__(self, length: int, bos: int | None) -> None:
+    def __init__(self, length: int, bos: int | None, begun: tuple[int, ...] = ()) -> None:
         self._tokens = np.zeros(length, dtype=np.int64)
         self._documents = np.zeros(length, dtype=np.int32)
         self._bos = bos
-        self.used = 0
+        self._tokens[: len(begun)] = begun
+        self.used = len(begun)
+
+    def ids(self) -> tuple[int, ...]:
+        """What it holds."""
+        return tuple(self._tokens[: self.used].tolist())
 
     def add(self, ids: Int64[np.ndarray, " ids"], document: int) -> Iterator[_Row]:
         """Put ids in; gives every context that becomes full."""

@@ -5,15 +5,34 @@ import queue
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any, Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
 
-class _End(NamedTuple):
+_STOPPED: ContextVar[threading.Event | None] = ContextVar("stopped", default=None)
+
+
+class End(NamedTuple):
     """After the last item: what the producer failed with, if it did."""
 
     error: BaseException | None
+
+
+class NoLongerWantedError(Exception):
+    """Ends a producer that waits for something while its consumer has gone."""
+
+
+def check_wanted() -> None:
+    """For a producer that waits for something: look now and then whether it still should.
+
+    Raises:
+        NoLongerWantedError: the consumer of this thread's items has gone.
+    """
+    stopped = _STOPPED.get()
+    if stopped is not None and stopped.is_set():
+        raise NoLongerWantedError
 
 
 def prefetch(source: Iterator[T], ahead: int) -> Generator[T, None, None]:
@@ -47,7 +66,7 @@ class _Worker(Generic[T]):
         # A daemon, so that an exit does not wait for somebody who never comes back for the rest;
         # torch must not be running in it then, so the exit stops it properly first.
         self._thread = threading.Thread(
-            target=_produce,
+            target=produce,
             args=(source, self._made, self._room, self._stopped),
             name="mxd-prefetch",
             daemon=True,
@@ -58,7 +77,7 @@ class _Worker(Generic[T]):
     def items(self) -> Iterator[T]:
         while True:
             item = self._made.get()
-            if isinstance(item, _End):
+            if isinstance(item, End):
                 if item.error is not None:
                     raise item.error
                 return
@@ -74,14 +93,22 @@ class _Worker(Generic[T]):
         atexit.unregister(self.stop)
 
 
-def _produce(
+def produce(
     source: Iterator[T],
     made: "queue.SimpleQueue[Any]",
     room: threading.Semaphore,
     stopped: threading.Event,
 ) -> None:
-    """Runs in the thread; knows nothing of the consumer, so that this one can be collected."""
-    end = _End(None)
+    """Runs in the thread; knows nothing of the consumer, so that this one can be collected.
+
+    Args:
+        source: gives the items; closed at the end.
+        made: takes the items, and an `End` after the last.
+        room: acquired before each item.
+        stopped: set by a consumer that has gone.
+    """
+    _STOPPED.set(stopped)
+    end = End(None)
     try:
         while True:
             room.acquire()
@@ -93,7 +120,7 @@ def _produce(
             made.put(item)
             del item
     except BaseException as error:  # whatever it is, it is the consumer's to see
-        end = _End(error)
+        end = End(error)
     finally:
         close = getattr(source, "close", None)
         if close is not None:

@@ -8,25 +8,48 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from mxd._json_files import check_depth
+from mxd._outside_files import open_plain
+from mxd.data.damage import DamagedError
 from mxd.data.records import TOKEN_COLUMN, wanted_columns
 from mxd.data.text_options import TextOptions
 from mxd.errors import UserError
 
 Located = tuple[str, Any]
-"""Where a record stands ("file, line 3"), and the record."""
+"""Where a record stands ("file, line 3"), and the record; or the error that a damaged one is, from
+the readers of `READERS`."""
 
 _BOM = b"\xef\xbb\xbf"
 _PARQUET_ROWS = 256
+_LONGEST_LINE = 256 << 20
 
 
-def read_json_lines(path: Path, _options: TextOptions | None = None) -> Iterator[Located]:
+def read_json_lines(path: Path) -> Iterator[Located]:
     r"""One record for each line of a JSON-lines file, gzipped or not, split on \n only.
 
     Raises:
         UserError: A line is not UTF-8 or not JSON, or the file is damaged.
     """
+    try:
+        for where, record in read_damaged_json_lines(path):
+            if isinstance(record, DamagedError):
+                raise record
+            yield where, record
+    except DamagedError as error:  # who calls this leaves nothing out
+        raise UserError(error.said) from error
+
+
+def read_damaged_json_lines(path: Path, _options: TextOptions | None = None) -> Iterator[Located]:
+    """As `read_json_lines`, but damaged lines are given as the errors that they are.
+
+    Raises:
+        UserError: The file is damaged, so that nothing after the place can be read.
+    """
     with _file_errors(path), _open_binary(path) as file:
-        for number, line in enumerate(file, start=1):
+        lines = iter(lambda: file.readline(_LONGEST_LINE + 1), b"")
+        for number, line in enumerate(lines, start=1):
+            if len(line) > _LONGEST_LINE:  # a small gzip file can hold one that fills any memory
+                raise _too_long(path, number)
             if number == 1:
                 line = line.removeprefix(_BOM)
             if line.strip():
@@ -51,8 +74,8 @@ def read_text(path: Path, options: TextOptions) -> Iterator[Located]:
     Raises:
         UserError: The file is not UTF-8.
     """
-    with _file_errors(path):
-        raw = path.read_bytes()
+    with _file_errors(path), open_plain(path) as file:
+        raw = file.read()
     try:
         text = raw.removeprefix(_BOM).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -73,21 +96,36 @@ def read_parquet(path: Path, options: TextOptions) -> Iterator[Located]:
     row = 0
     with _file_errors(path):
         try:
-            with pq.ParquetFile(path) as file:
+            with open_plain(path) as plain, pq.ParquetFile(plain) as file:
                 columns = wanted_columns(file.schema_arrow.names, options, str(path))
                 for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=columns):
-                    for record in batch.to_pylist():
+                    for record in _rows(batch, path, row):
                         row += 1
                         yield f"{path}, row {row}", record
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             raise _damaged(path, "Parquet file", error) from error
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise _damaged(path, "Parquet file", error) from error  # Arrow's, of the content
+
+
+def _rows(batch: Any, path: Path, before: int) -> list[Any]:
+    """The rows of a batch; those whose text is not UTF-8 as the errors that they are."""
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError as error:
+        if len(batch) == 1:
+            place = f"byte {error.object[error.start]:#04x} in row {before + 1}"
+            return [_not_utf8(path, place)]
+    return [row for i in range(len(batch)) for row in _rows(batch.slice(i, 1), path, before + i)]
 
 
 READERS: dict[str, Callable[[Path, TextOptions], Iterator[Located]]] = {
-    ".jsonl": read_json_lines,
-    ".jsonl.gz": read_json_lines,
-    ".json": read_json_lines,
-    ".json.gz": read_json_lines,
+    ".jsonl": read_damaged_json_lines,
+    ".jsonl.gz": read_damaged_json_lines,
+    ".json": read_damaged_json_lines,
+    ".json.gz": read_damaged_json_lines,
     ".parquet": read_parquet,
     ".txt": read_text,
 }
@@ -100,23 +138,30 @@ def ending(path: Path) -> str | None:
     return next((suffix for suffix in READERS if name.endswith(suffix)), None)
 
 
-def _open_binary(path: Path) -> gzip.GzipFile | IO[bytes]:
-    if path.name.lower().endswith(".gz"):
-        return gzip.open(path, "rb")
-    return path.open("rb")
+@contextmanager
+def _open_binary(path: Path) -> Iterator[gzip.GzipFile | IO[bytes]]:
+    with open_plain(path) as plain:
+        if not path.name.lower().endswith(".gz"):
+            yield plain
+            return
+        with gzip.GzipFile(fileobj=plain) as unpacked:
+            yield unpacked
 
 
 def _parse(line: bytes, path: Path, number: int) -> Any:
+    """What a line holds, or the error that it is."""
     try:
-        return json.loads(line.decode("utf-8"))
+        record = json.loads(line.decode("utf-8"))
+        check_depth(record, line)
+        return record
     except UnicodeDecodeError as error:
         place = f"byte {line[error.start]:#04x} at offset {error.start} of line {number}"
-        raise _not_utf8(path, place) from error
+        return _not_utf8(path, place)
     except (ValueError, RecursionError) as error:
-        raise UserError(
+        return DamagedError(
             f"got invalid JSON in {path}, line {number} ({error}), expected one JSON object on "
             "each line; mend or remove that line"
-        ) from error
+        )
 
 
 @contextmanager
@@ -131,15 +176,22 @@ def _file_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _damaged(path: Path, kind: str, error: Exception) -> UserError:
-    return UserError(
+def _damaged(path: Path, kind: str, error: Exception) -> DamagedError:
+    return DamagedError(
         f"got {path}, expected a whole {kind}, but it is truncated or damaged ({error}); "
         "fetch or write it again"
     )
 
 
-def _not_utf8(path: Path, place: str) -> UserError:
+def _too_long(path: Path, number: int) -> UserError:
     return UserError(
+        f"got a line of more than {_LONGEST_LINE} bytes in {path}, line {number}, expected one "
+        "document on each line; split it"
+    )
+
+
+def _not_utf8(path: Path, place: str) -> DamagedError:
+    return DamagedError(
         f"got {place} in {path}, expected UTF-8 text; convert the file to UTF-8, for example "
         "with iconv"
     )

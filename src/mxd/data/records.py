@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mxd.data.damage import DamagedError
 from mxd.data.documents import Document, text_key, token_key
 from mxd.data.text_options import TextOptions
 from mxd.errors import UserError
@@ -19,15 +20,14 @@ def wanted_columns(columns: Iterable[str], options: TextOptions, where: str) -> 
     """
     found = list(columns)
     if options.column not in found and TOKEN_COLUMN not in found:
-        raise no_column(found, options, where)
+        raise UserError(_no_column(found, options, where))
     content = options.column if options.column in found else TOKEN_COLUMN
     return [name for name in found if name in (content, options.doc_column)]
 
 
-def no_column(found: Iterable[str], options: TextOptions, where: str) -> UserError:
-    """The error for a record or table without text."""
+def _no_column(found: Iterable[str], options: TextOptions, where: str) -> str:
     names = ", ".join(repr(name) for name in found) or "no columns"
-    return UserError(
+    return (
         f"got {names} in {where}, expected a column {options.column!r} of text or "
         f"{TOKEN_COLUMN!r} of token ids; name the column that holds the text"
     )
@@ -42,15 +42,15 @@ def to_document(record: object, options: TextOptions, where: str) -> Document | 
         where: The record's place, for error messages.
 
     Raises:
-        UserError: The record is not a mapping, lacks the column, or holds another type.
+        DamagedError: The record is not a mapping, lacks the column, or holds another type.
     """
     if not isinstance(record, Mapping):
-        raise UserError(
+        raise DamagedError(
             f"got {_kind(record)} in {where}, expected an object such as "
             f'{{"{options.column}": "..."}}; write one JSON object on each line'
         )
     if options.column not in record and TOKEN_COLUMN not in record:
-        raise no_column(record, options, where)
+        raise DamagedError(_no_column(record, options, where))
     column = options.column if options.column in record else TOKEN_COLUMN
     value, name = record[column], record.get(options.doc_column)
     if value is None:
@@ -62,7 +62,7 @@ def to_document(record: object, options: TextOptions, where: str) -> Document | 
         return Document(text_key(text) if name is None else str(name), text)
     if _is_token_ids(value):
         return Document(token_key(value) if name is None else str(name), None, value)
-    raise UserError(
+    raise DamagedError(
         f"got {_kind(value)} in column {column!r} of {where}, expected text or a list of token "
         f"ids; name the column that holds the text"
     )

@@ -1,23 +1,41 @@
 """What any source of rows of activations keeps: epochs, the fingerprint, running ahead."""
 
-import hashlib
-import itertools
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from mxd.data.buffer import Rows
+from mxd.data.packing import TextPosition
 from mxd.data.prefetch import prefetch
 from mxd.data.side_stream import SideStream
+from mxd.data.token_digest import TokenDigest
+from mxd.data.tokenising import Place
 from mxd.errors import UserError
 
 _logger = logging.getLogger(__name__)
+
+
+class Position(NamedTuple):
+    """How far a source has been read: what it takes to go on with the very next pass."""
+
+    epoch: int = 1
+    """The epoch, from 1."""
+    passes: int = 0
+    """Passes of that epoch."""
+    kept: int = 0
+    """Rows that they gave."""
+    seen: int = 0
+    """Tokens that they looked at, excluded ones too."""
+    total: int = 0
+    """Rows since the beginning, over all epochs."""
+    text: TextPosition | None = None
+    """Where the text goes on, if it said so; else passes are counted."""
 
 
 class Pass(NamedTuple):
@@ -27,6 +45,8 @@ class Pass(NamedTuple):
     """Those that are trained on; there may be none."""
     token_ids: Int64[Tensor, " tokens"]
     """All token ids, those of excluded rows too, in CPU memory."""
+    text: TextPosition | None = None
+    """Where the text goes on after this pass, if that is known."""
 
 
 class RowSource(ABC):
@@ -60,44 +80,64 @@ class RowSource(ABC):
         self._limit = limit
         self._ahead = ahead
         self._device = torch.device(device)
-        self._digest = hashlib.sha256()
-        self._kept = 0
-        self.epoch = 1
+        self._digest = TokenDigest()
+        self.position = Position()
+        """What was taken so far; set it before iterating to go on from there."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last row that was taken, from 1."""
+        return self.position.epoch
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 of all token ids so far, as little-endian 64-bit integers."""
+        """The fingerprint of all token ids so far (`TokenDigest`)."""
         return self._digest.hexdigest()
 
+    def state(self) -> dict[str, Any]:
+        """What it takes to go on after the rows that were taken, as plain data."""
+        text = self.position.text
+        return {
+            "position": self.position._replace(text=None)._asdict(),
+            "text": None if text is None else {**text._asdict(), "group": [*text.group]},
+            "digest": self._digest.state,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state, before the first row is taken."""
+        text = state["text"]
+        if text is not None:
+            text = TextPosition(Place(*text["group"]), text["rows"], tuple(text["open_ids"]))
+        self.position = Position(**state["position"])._replace(text=text)
+        chain, rest = state["digest"]
+        self._digest = TokenDigest(chain, tuple(rest))
+
     @abstractmethod
-    def _passes(self, epoch: int) -> Iterator[Pass]:
-        """The passes of one epoch, from 1."""
+    def _passes(self, epoch: int, after: Position | None) -> Iterator[Pass]:
+        """The passes of one epoch, from 1; those after a position in it where one is given."""
 
     def _settle(self) -> None:
         """Find what is wrong with the passes so far, where that was put off."""
         return
 
     def __iter__(self) -> Generator[Rows, None, None]:
-        total = 0
         with closing(self._run_ahead()) as passes:
-            for epoch, (rows, token_ids) in passes:
-                self._account(epoch, token_ids)
-                self._kept += len(rows.token_ids)
-                total += len(rows.token_ids)
+            for position, (rows, token_ids, _) in passes:
+                self._digest.update(token_ids)
+                if position.epoch > self.epoch:
+                    _logger.warning(
+                        "the %s is used up after %d tokens: epoch %d begins",
+                        self._of, self.position.kept, position.epoch,
+                    )  # fmt: skip
+                self.position = position
                 if len(rows.token_ids):
                     yield rows
-        if self._limit is None or total < self._limit:
-            _logger.info("the %s is used up after %d tokens: the stream ends", self._of, self._kept)
-
-    def _account(self, epoch: int, token_ids: Int64[Tensor, " tokens"]) -> None:
-        self._digest.update(token_ids.numpy().astype("<i8").tobytes())
-        if epoch > self.epoch:
-            _logger.warning(
-                "the %s is used up after %d tokens: epoch %d begins", self._of, self._kept, epoch
+        if self._limit is None or self.position.total < self._limit:
+            _logger.info(
+                "the %s is used up after %d tokens: the stream ends", self._of, self.position.kept
             )
-            self.epoch, self._kept = epoch, 0
 
-    def _run_ahead(self) -> Generator[tuple[int, Pass], None, None]:
+    def _run_ahead(self) -> Generator[tuple[Position, Pass], None, None]:
         if self._ahead == 0 or self._device.type != "cuda":
             yield from prefetch(self._epochs(), self._ahead)
             return
@@ -105,30 +145,42 @@ class RowSource(ABC):
         with closing(prefetch(side.produced(self._epochs()), self._ahead)) as queued:
             yield from side.received(queued, _tensors)
 
-    def _epochs(self) -> Iterator[tuple[int, Pass]]:
-        total = 0
-        for epoch in itertools.count(1):
-            kept = seen = 0
-            for one in self._passes(epoch):
-                kept, seen = kept + len(one.rows.token_ids), seen + len(one.token_ids)
-                total += len(one.rows.token_ids)
-                enough = self._limit is not None and total >= self._limit
-                if enough:
+    def _epochs(self) -> Iterator[tuple[Position, Pass]]:
+        at = self.position
+        if self._is_enough(at):  # what went on from here had been read to the end
+            return
+        after: Position | None = at if at.passes else None
+        while True:
+            for one in self._passes(at.epoch, after):
+                rows = len(one.rows.token_ids)
+                at = Position(
+                    epoch=at.epoch,
+                    passes=at.passes + 1,
+                    kept=at.kept + rows,
+                    seen=at.seen + len(one.token_ids),
+                    total=at.total + rows,
+                    text=one.text,
+                )
+                if self._is_enough(at):
                     self._settle()
-                yield epoch, one
-                if enough:
+                yield at, one
+                if self._is_enough(at):
                     return
             self._settle()
-            if kept < self._least_tokens:
+            if at.kept < self._least_tokens:
                 raise UserError(
-                    f"got {kept} tokens of {self._of} in an epoch ({seen - kept} more are "
+                    f"got {at.kept} tokens of {self._of} in an epoch ({at.seen - at.kept} more are "
                     f"excluded), expected at least the {self._least_tokens} of one batch; give "
                     f"more {self._of} or smaller batches"
                 )
             if not self._repeat:
                 return
+            at, after = Position(epoch=at.epoch + 1, total=at.total), None
+
+    def _is_enough(self, at: Position) -> bool:
+        return self._limit is not None and at.total >= self._limit
 
 
-def _tensors(item: tuple[int, Pass]) -> list[Tensor]:
+def _tensors(item: tuple[Position, Pass]) -> list[Tensor]:
     rows = item[1].rows
     return [rows.token_ids, *(tensor for pair in rows.sites.values() for tensor in pair)]

@@ -7,11 +7,15 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+from mxd._outside_files import is_folder, is_there
 from mxd.data import hub
+from mxd.data.damage import DamagedError, Damages, Tally
 from mxd.data.documents import Document, DocumentSource
 from mxd.data.readers import READERS, Located, ending, holds_json_lines
 from mxd.data.records import to_document
+from mxd.data.retrying import RetryOptions, retried
 from mxd.data.stdlib import python_stdlib_documents
 from mxd.data.text_options import TextOptions
 from mxd.errors import UserError
@@ -19,12 +23,25 @@ from mxd.errors import UserError
 PYTHON_STDLIB = "python-stdlib"
 """The name of the source that every machine has."""
 
-_Part = Callable[[], Iterator[Document]]
 _logger = logging.getLogger(__name__)
 
 
+class _Part(NamedTuple):
+    """A file or a data set."""
+
+    name: str
+    """What the user would call it."""
+    read: Callable[[Damages, Tally], Iterator[Document]]
+    """Starts a pass over its documents."""
+    remote: bool = False
+    """Whether it is read over a network, and so may stall."""
+
+
 def open_documents(
-    source: str | Path | Sequence[str | Path], options: TextOptions | None = None
+    source: str | Path | Sequence[str | Path],
+    options: TextOptions | None = None,
+    *,
+    retry: RetryOptions | None = None,
 ) -> DocumentSource:
     """Open a source of text, to be read as often as needed with bounded memory.
 
@@ -33,7 +50,9 @@ def open_documents(
             `.txt`), a folder of these (read recursively, without hidden files), a glob, a local
             Hugging Face data-set folder, a data set's id on the hub, `"python-stdlib"`, or a
             list of these.
-        options: Columns, split and shuffling.
+        options: Columns, split, shuffling and what to do about damage.
+        retry: How patient to be with a source that fails for a while: it is opened again, and goes
+            on after the last document that it gave.
 
     Returns:
         The documents, in an order that depends on the seed alone. A text file is one document.
@@ -43,32 +62,44 @@ def open_documents(
         UserError: The source does not exist or cannot be read. Faults inside files are raised
             when the reading comes to them.
     """
-    options = options or TextOptions()
+    options, retry = options or TextOptions(), retry or RetryOptions()
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     parts = [part for each in sources for part in _parts(os.fspath(each), options)]
     description = ", ".join(os.fspath(each) for each in sources)
-    return DocumentSource(description, lambda: _read(parts, options))
+    damages = Damages(description)
+    return DocumentSource(description, lambda: _read(parts, options, retry, damages))
 
 
 def _parts(source: str, options: TextOptions) -> list[_Part]:
     """What a source consists of: files, or one data set."""
     if source == PYTHON_STDLIB:
-        return [python_stdlib_documents().__iter__]
-    path = Path(source).expanduser()
-    if path.is_dir():
+        library = python_stdlib_documents()
+        return [_Part(source, lambda *_: iter(library))]
+    path = _path(source)
+    if is_folder(path):
         return _folder_parts(path, options)
-    if path.exists():
+    if is_there(path):
         if ending(path) is None:
             raise UserError(f"got {source}, expected a file that ends in {_endings()}; convert it")
-        return [partial(_file_documents, path, options)]
+        return [_file_part(path, options)]
     if glob.has_magic(source):
         return _glob_parts(source, options)
     if hub.is_hub_id(source) and ending(path) is None:
-        return [_dataset_part(hub.open_hub(source, options), source, options)]
+        dataset = hub.open_hub(source, options)
+        return [_dataset_part(dataset, source, options, remote=hub.is_streamed(dataset))]
     raise UserError(
         f"got {source!r}, which does not exist, expected a file, a folder, a glob, a data set of "
         f"the hub or {PYTHON_STDLIB!r}; check the path"
     )
+
+
+def _path(source: str) -> Path:
+    try:
+        if "\0" not in source:
+            return Path(source).expanduser()
+    except RuntimeError:  # the home of a user who is not there
+        pass
+    raise UserError(f"got {source!r}, expected the name of a file or folder; check the path")
 
 
 def _folder_parts(folder: Path, options: TextOptions) -> list[_Part]:
@@ -103,7 +134,7 @@ def _file_parts(files: Iterable[Path], description: str, options: TextOptions) -
         if suffix in (".json", ".json.gz") and not holds_json_lines(path, options):
             _logger.warning("left out %s: it holds no JSON lines of text", path)
             continue
-        parts.append(partial(_file_documents, path, options))
+        parts.append(_file_part(path, options))
     if not parts:
         raise UserError(
             f"got {description} without any text file, expected files that end in {_endings()}; "
@@ -112,35 +143,82 @@ def _file_parts(files: Iterable[Path], description: str, options: TextOptions) -
     return parts
 
 
-def _file_documents(path: Path, options: TextOptions) -> Iterator[Document]:
+def _file_part(path: Path, options: TextOptions) -> _Part:
     suffix = ending(path)
     assert suffix is not None
-    return _documents(READERS[suffix](path, options), str(path), options)
+    opened = partial(READERS[suffix], path, options)
+    return _Part(str(path), partial(_documents, opened, str(path), options))
 
 
-def _dataset_part(dataset: Iterable[object], name: str, options: TextOptions) -> _Part:
-    return lambda: _documents(hub.read_dataset(dataset, name), name, options)
+def _dataset_part(
+    dataset: Iterable[object], name: str, options: TextOptions, *, remote: bool = False
+) -> _Part:
+    opened = partial(hub.read_dataset, dataset, name)
+    return _Part(name, partial(_documents, opened, name, options), remote)
 
 
-def _documents(records: Iterator[Located], name: str, options: TextOptions) -> Iterator[Document]:
-    without_text = 0
-    for where, record in records:
-        document = to_document(record, options, where)
-        if document is None:
-            without_text += 1
-        else:
-            yield document
+def _documents(
+    opened: Callable[[], Iterator[Located]],
+    name: str,
+    options: TextOptions,
+    damages: Damages,
+    tally: Tally,
+) -> Iterator[Document]:
+    without_text = damaged = 0
+    try:
+        for found in _converted(opened(), options):
+            if isinstance(found, Document):
+                yield found
+            elif found is None:
+                without_text += 1
+            elif options.skip_damaged:
+                damages.leave_out(found, what="a record")
+                damaged += 1
+            else:
+                raise found
+    except DamagedError as error:  # of a file: what follows in it cannot be read
+        if not options.skip_damaged:
+            raise
+        damages.leave_out(error, what="what cannot be read of a file")
+        tally.files += 1
+    tally.records += damaged
     if without_text:
         _logger.warning("left out %d records without text in %s", without_text, name)
 
 
-def _read(parts: Sequence[_Part], options: TextOptions) -> Iterator[Document]:
-    generator = random.Random(options.seed)
+def _converted(
+    records: Iterator[Located], options: TextOptions
+) -> Iterator[Document | DamagedError | None]:
+    """A document of each record; the error where one is damaged, None where it has no text."""
+    for where, record in records:
+        if isinstance(record, DamagedError):
+            yield record
+            continue
+        try:
+            found: Document | DamagedError | None = to_document(record, options, where)
+        except DamagedError as error:
+            found = error
+        yield found
+
+
+def _read(
+    parts: Sequence[_Part], options: TextOptions, retry: RetryOptions, damages: Damages
+) -> Iterator[Document]:
     if not options.shuffle_documents:
-        return (document for part in parts for document in part())
+        return _in_turn(parts, retry, damages)
+    generator = random.Random(options.seed)
     order = generator.sample(list(parts), len(parts))
-    documents = (document for part in order for document in part())
+    documents = _in_turn(order, retry, damages)
     return _shuffled(documents, options.shuffle_documents, generator)
+
+
+def _in_turn(parts: Iterable[_Part], retry: RetryOptions, damages: Damages) -> Iterator[Document]:
+    tally = Tally()
+    for part in parts:
+        patience = retry if part.remote else retry.of_files()
+        opened = partial(part.read, damages, tally)
+        yield from retried(opened, part.name, patience, stalls=part.remote)
+    damages.tell(tally)
 
 
 def _shuffled(

@@ -1,7 +1,8 @@
 """The shuffled stream of activations that layers are trained on."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Int64
@@ -23,6 +24,53 @@ class ActivationBatch(NamedTuple):
     """The token that each row belongs to, in CPU memory."""
     tokens: int
     """Tokens served so far, this batch included."""
+
+
+@dataclass
+class _Round:
+    """What is served between two draws of the order."""
+
+    drawn: Int64[Tensor, " slots"]
+    """Slots with rows to serve, in random order."""
+    quota: int
+    """How many of them are served in this round, from the first one on."""
+    start: int = 0
+    """How many have been served."""
+    free: int = 0
+    """How many of these, the newest, still hold what was served."""
+    refilled: list[Int64[Tensor, "_refilled"]] = field(default_factory=list)
+    """Slots that hold new rows."""
+
+    def state(self) -> tuple[dict[str, int], dict[str, Tensor]]:
+        """Plain data and tensors."""
+        refilled = torch.cat([self.drawn[:0], *self.refilled])
+        plain = {"quota": self.quota, "start": self.start, "free": self.free}
+        return plain, {"round.drawn": self.drawn, "round.refilled": refilled}
+
+    def vacant(self, capacity: int) -> Int64[Tensor, " vacant"]:
+        """Slots that were served and not filled again, but for the newest."""
+        taken = torch.cat([self.drawn[self.start - self.free :], *self.refilled])
+        free = torch.ones(capacity, dtype=torch.bool).index_fill_(0, taken, False)
+        return free.nonzero().squeeze(-1)
+
+    def check(self, filled: int) -> None:
+        """Refuse slots that are not there, before anything is read from them.
+
+        Raises:
+            ValueError: there are some.
+        """
+        for slots in (self.drawn, *self.refilled):
+            inside = (slots >= 0) & (slots < filled)
+            if slots.dtype != torch.int64 or not inside.all():
+                raise ValueError(f"got slots beyond the {filled} of the buffer")
+        if not 0 <= self.free <= self.start <= self.quota <= len(self.drawn):
+            raise ValueError(f"got a round at {self.start} of {self.quota}")
+
+    @classmethod
+    def of_state(cls, plain: Mapping[str, int], tensors: Mapping[str, Tensor]) -> "_Round":
+        """The round that gave them."""
+        refilled = [tensors["round.refilled"]]
+        return cls(tensors["round.drawn"], **plain, refilled=refilled)
 
 
 class ActivationStream:
@@ -127,20 +175,27 @@ class ActivationStream:
         self._source = source
         self._incoming = iter(source)
         self._left_over: Rows | None = None
-        self._stored = 0
-        self._first_slots: Int64[Tensor, " slots"] | None = None
+        self._stored = self._served = 0
+        self._filled: int | None = None
+        self._round: _Round | None = None
+        self._vacant: Int64[Tensor, " slots"] | None = None
         self._generator = torch.Generator().manual_seed(seed)
         self._batches = self._serve()
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all token ids that went through the model so far, for the run's record."""
+        """Fingerprint of all token ids that went through the model so far, for the run's record."""
         return self._source.fingerprint
 
     @property
     def epoch(self) -> int:
         """The epoch that is being harvested, from 1."""
         return self._source.epoch
+
+    @property
+    def served(self) -> int:
+        """Tokens served so far."""
+        return self._served
 
     @property
     def capacity(self) -> int:
@@ -157,39 +212,108 @@ class ActivationStream:
             For each site, views of x (tokens, d_in) and y (tokens, d_out); the stream overwrites
             them when it is iterated.
         """
-        return self._buffer.view(len(self._filled_slots())).sites
+        return self._buffer.view(self._fill_at_first()).sites
 
     def close(self) -> None:
         """End the background thread, if there is one; what is in the buffer stays readable."""
         self._incoming.close()
 
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What it takes to go on with the very next batch, as plain data and tensors.
+
+        The tensors are the stream's own: the shuffle buffer among them, which is most of it. Taken
+        between two batches; a stream with the same arguments goes on from it after `load_state`.
+        """
+        plain: dict[str, Any] = {
+            "source": self._source.state(),
+            "stored": self._stored,
+            "served": self._served,
+            "filled": self._filled,
+            "capacity": self.capacity,
+            "round": None,
+        }
+        tensors = {"generator": self._generator.get_state()}
+        if self._filled:
+            tensors |= self._buffer.view(self._filled).tensors("buffer")
+        if self._left_over is not None:
+            tensors |= self._left_over.tensors("left_over")
+        if self._round is not None:
+            plain["round"], lists = self._round.state()
+            tensors |= lists
+        return plain, tensors
+
+    def load_state(self, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Go on from a state of a stream with the same arguments; before anything is served.
+
+        Raises:
+            UserError: the state is that of a buffer of another size.
+            ValueError, KeyError, TypeError, RuntimeError: it is no state of a stream.
+        """
+        if plain["capacity"] != self.capacity:
+            raise UserError(
+                f"got a stream of {plain['capacity']} buffered tokens, expected {self.capacity}; "
+                "the size of the buffer cannot change while a run goes on"
+            )
+        self._source.load_state(plain["source"])
+        self._stored, self._served = plain["stored"], plain["served"]
+        self._filled = plain["filled"]
+        self._generator.set_state(tensors["generator"])
+        held = Rows.of_tensors("buffer", tensors)
+        if held is not None:
+            self._buffer.load(held)
+        self._left_over = Rows.of_tensors("left_over", tensors)
+        if plain["round"] is not None:
+            self._round = _Round.of_state(plain["round"], tensors)
+            self._round.check(0 if held is None else len(held.token_ids))
+            if self._budget is None or self._stored < self._budget:
+                self._vacant = self._round.vacant(self.capacity)
+
     def _serve(self) -> Iterator[ActivationBatch]:
-        live = self._filled_slots()
-        last_round, served = len(live) < self.capacity, 0
-        while len(live):
-            drawn = live[torch.randperm(len(live), generator=self._generator)]
-            order = self._buffer.slots(drawn)
-            quota = len(order) if last_round else self._round_tokens()
-            refilled = [drawn[quota:]]
-            for start in range(0, quota, self._batch_tokens):
-                free = order.slice(start, min(start + self._batch_tokens, quota))
-                rows = self._buffer.read(free)
-                served += len(rows.token_ids)
-                yield ActivationBatch(rows.sites, rows.token_ids, served)
-                # Spread over the batches: the model runs a little after each, not for long at once.
-                refilled.append(self._fill(free))
-            live = torch.cat(refilled)
-            last_round = len(live) < len(order)
+        while (batch := self._next()) is not None:
+            yield batch
+
+    def _next(self) -> ActivationBatch | None:
+        """The next batch; what the one before it took from the buffer is replaced first."""
+        current = self._round or self._first_round()
+        # Spread over the batches: the model runs a little before each, not for long at once.
+        if self._vacant is not None:  # a budget had ended here, and was raised
+            current.refilled.append(self._fill(self._buffer.slots(self._vacant)))
+            self._vacant = None
+        if current.free:
+            free = current.drawn[current.start - current.free : current.start]
+            current.refilled.append(self._fill(self._buffer.slots(free)))
+            current.free = 0
+        if current.start >= current.quota:
+            live = torch.cat([current.drawn[current.quota :], *current.refilled])
+            current = self._new_round(live, last=len(live) < len(current.drawn))
+        self._round = current
+        taken = min(self._batch_tokens, current.quota - current.start)
+        if taken == 0:
+            return None
+        slots = self._buffer.slots(current.drawn[current.start : current.start + taken])
+        rows = self._buffer.read(slots)
+        current.start, current.free = current.start + taken, taken
+        self._served += taken
+        return ActivationBatch(rows.sites, rows.token_ids, self._served)
+
+    def _first_round(self) -> "_Round":
+        live = torch.arange(self._fill_at_first())
+        return self._new_round(live, last=len(live) < self.capacity)
+
+    def _new_round(self, live: Int64[Tensor, " slots"], *, last: bool) -> "_Round":
+        drawn = live[torch.randperm(len(live), generator=self._generator)]
+        return _Round(drawn, len(drawn) if last else min(len(drawn), self._round_tokens()))
 
     def _round_tokens(self) -> int:
-        """Tokens to serve between two fillings: whole batches."""
+        """Tokens to serve between two draws of the order: whole batches."""
         batches = int(self.capacity * self._refill) // self._batch_tokens
         return max(batches, 1) * self._batch_tokens
 
-    def _filled_slots(self) -> Int64[Tensor, " slots"]:
-        if self._first_slots is None:
-            self._first_slots = self._fill(self._buffer.slots(torch.arange(self.capacity)))
-        return self._first_slots
+    def _fill_at_first(self) -> int:
+        """Fill the buffer, once; how many of its slots were filled, from the first one on."""
+        if self._filled is None:
+            self._filled = len(self._fill(self._buffer.slots(torch.arange(self.capacity))))
+        return self._filled
 
     def _fill(self, slots: Slots) -> Int64[Tensor, " filled"]:
         """Overwrite slots with new rows; fewer are filled when text or budget end."""

@@ -21,6 +21,9 @@ class TextOptions:
     """Seed of the order of files and documents."""
     shuffle_documents: int = 1000
     """Records held back to be shuffled (memory grows with it); 0 keeps the order of the source."""
+    skip_damaged: bool = False
+    """Leave out damaged records, and damaged files from where they cannot be read on, instead of
+    ending; each is named in the log. The same files always give the same documents."""
 
     def __post_init__(self) -> None:
         if self.shuffle_documents < 0:

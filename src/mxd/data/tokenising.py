@@ -10,10 +10,22 @@ from jaxtyping import Int64
 from transformers import PreTrainedTokenizerBase
 
 from mxd.data.documents import Document
+from mxd.errors import UserError
 
 _GROUP_DOCUMENTS = 64
 _GROUP_CHARACTERS = 250_000
 _PIECE_CHARACTERS = 250_000
+
+
+class Place(NamedTuple):
+    """Where a reading of documents stands: at a piece of one of them."""
+
+    documents: int = 0
+    """Documents before this one."""
+    pieces: int = 0
+    """Pieces of this document before this place."""
+    chain: str = ""
+    """Hash over the keys of the documents before it, to see whether the text is still the same."""
 
 
 class TokenPiece(NamedTuple):
@@ -23,16 +35,24 @@ class TokenPiece(NamedTuple):
     token_ids: Int64[np.ndarray, " ids"]
     begins: bool
     """Whether this is the document's first piece."""
+    group: Place
+    """The first piece of the group that it was tokenised with; a reading can begin anew there."""
+
+
+_BEGINNING = Place()
 
 
 class _TextPiece(NamedTuple):
     document: Document
     text: str
-    begins: bool
+    place: Place
 
 
 def tokenise(
-    documents: Iterable[Document], tokenizer: PreTrainedTokenizerBase
+    documents: Iterable[Document],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    start: Place = _BEGINNING,
 ) -> Iterator[TokenPiece]:
     """Tokenise documents, without any special token.
 
@@ -43,20 +63,24 @@ def tokenise(
     Args:
         documents: Documents in their order; those with token ids pass through unchanged.
         tokenizer: The model's tokenizer.
+        start: Where a group began in an earlier reading of the same documents; what is before it
+            is read and not tokenised.
 
     Yields:
         The pieces of each document, in order; one for most documents.
     """
     unwanted = _unwanted_ids(tokenizer)
-    for group in _groups(documents):
+    for group in _groups(documents, start):
         encoded = iter(_encode([piece.text for piece in group if piece.text], tokenizer))
-        for document, text, begins in group:
+        first = group[0].place
+        for document, text, place in group:
+            begins = place.pieces == 0
             if document.token_ids is not None:
                 ids = np.asarray(document.token_ids, dtype=np.int64)
-                yield TokenPiece(document, ids, begins)
+                yield TokenPiece(document, ids, begins, first)
             elif text:
                 ids = np.asarray(next(encoded), dtype=np.int64)
-                yield TokenPiece(document, ids[~np.isin(ids, unwanted)], begins)
+                yield TokenPiece(document, ids[~np.isin(ids, unwanted)], begins, first)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -88,18 +112,44 @@ def _unwanted_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return sorted(set(tokenizer.all_special_ids) - keep)
 
 
-def _groups(documents: Iterable[Document]) -> Iterator[list[_TextPiece]]:
+def _groups(documents: Iterable[Document], start: Place) -> Iterator[list[_TextPiece]]:
     group: list[_TextPiece] = []
     characters = 0
-    for document in documents:
+    for (number, chain), document in _numbered(documents, start):
         for index, text in enumerate(_pieces(document.text or "")):
-            group.append(_TextPiece(document, text, index == 0))
+            if (number, index) < (start.documents, start.pieces):
+                continue
+            group.append(_TextPiece(document, text, Place(number, index, chain)))
             characters += len(text)
             if len(group) >= _GROUP_DOCUMENTS or characters >= _GROUP_CHARACTERS:
                 yield group
                 group, characters = [], 0
     if group:
         yield group
+
+
+def _numbered(
+    documents: Iterable[Document], start: Place
+) -> Iterator[tuple[tuple[int, str], Document]]:
+    """Documents from a place on, each with its number and the chain of those before it."""
+    number, chain = 0, ""
+    for document in documents:
+        if number == start.documents and chain != start.chain:
+            raise _changed(number)
+        if number >= start.documents:
+            yield (number, chain), document
+        key = document.key.encode("utf-8", "surrogatepass")
+        chain = hashlib.blake2b(chain.encode() + key, digest_size=16).hexdigest()
+        number += 1
+    if number < start.documents or (number == start.documents and chain != start.chain):
+        raise _changed(number)
+
+
+def _changed(number: int) -> UserError:
+    return UserError(
+        f"the text is not what it was when the run was stopped: its first {number} documents "
+        "differ, expected the same ones in the same order; restore the text, or start a new run"
+    )
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -1,8 +1,7 @@
 """A layer's folder: config.json, model.safetensors, README.md. Everything read is checked first."""
 
 import json
-import os
-import tempfile
+import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,13 +10,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from mxd._durable_files import cannot_write, replace_durably, replace_text
 from mxd._json_files import read_json_object
+from mxd._tensor_files import TensorFile
 from mxd._version import __version__
 from mxd.errors import UserError
 from mxd.layers import card
 from mxd.layers._provenance import Provenance
 from mxd.layers._remote import local_folder
-from mxd.layers._tensors import read_means, read_tensors
+from mxd.layers._tensors import open_tensors, read_means, read_tensors
 from mxd.layers.base import Layer
 from mxd.layers.config import LayerConfig
 from mxd.layers.edits import edits_from_json
@@ -38,23 +39,29 @@ L = TypeVar("L", bound=Layer)
 
 
 def write(layer: Layer, folder: Path) -> None:
-    """Write the layer's folder; each file is replaced as a whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the layer's folder; each file is replaced as a whole or not at all.
+
+    Raises:
+        CannotWriteError: the disk is full, or the folder cannot be written to.
+    """
     tensors = {name: t.detach().cpu().contiguous() for name, t in layer.state_dict().items()}
-    _replace(folder / WEIGHTS, lambda path: save_file(tensors, path, {"format": "pt"}))
+    replace_durably(folder / WEIGHTS, lambda path: save_file(tensors, path, {"format": "pt"}))
     if layer.statistics:
         means = {name: t.detach().cpu().contiguous() for name, t in layer.statistics.items()}
-        _replace(folder / STATISTICS, lambda path: save_file(means, path, {"format": "pt"}))
+        replace_durably(folder / STATISTICS, lambda path: save_file(means, path, {"format": "pt"}))
     else:  # the means of a layer that the folder held before are not this one's
-        (folder / STATISTICS).unlink(missing_ok=True)
+        _delete(folder / STATISTICS)
     write_description(layer, folder)
 
 
 def write_description(layer: Layer, folder: Path) -> None:
-    """Write config.json and the model card alone, as when new figures were measured."""
-    text = json.dumps(describe(layer), indent=2) + "\n"
-    _replace(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
-    _replace(folder / CARD, lambda path: path.write_text(card.render(layer), encoding="utf-8"))
+    """Write config.json and the model card alone, as when new figures were measured.
+
+    Raises:
+        CannotWriteError: the disk is full, or the folder cannot be written to.
+    """
+    replace_text(folder / CONFIG, json.dumps(describe(layer), indent=2) + "\n")
+    replace_text(folder / CARD, card.render(layer))
 
 
 def describe(layer: Layer) -> dict[str, Any]:
@@ -73,16 +80,11 @@ def describe(layer: Layer) -> dict[str, Any]:
     }
 
 
-def _replace(path: Path, save: Any) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+def _delete(path: Path) -> None:
     try:
-        save(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def load(source: str | Path, cls: type[L], **hub: Any) -> L:
@@ -155,7 +157,7 @@ def _check_value(name: str, value: Any, kind: Any) -> None:
 def _read_provenance(raw: dict[str, Any], path: Path) -> Provenance:
     values = {f.name: raw[f.name] for f in fields(Provenance) if raw.get(f.name) is not None}
     ids = values.get("excluded_token_ids", ())
-    if not isinstance(ids, (list, tuple)) or not all(type(i) is int for i in ids):
+    if not isinstance(ids, (list, tuple)) or not all(_is_token_id(i) for i in ids):
         raise UserError(f"{path} has excluded_token_ids {ids!r}, expected a list of token ids")
     values["excluded_token_ids"] = tuple(ids)
     history = values.get("edit_history", ())
@@ -172,9 +174,13 @@ def _read_provenance(raw: dict[str, Any], path: Path) -> Provenance:
         ("student", str),
         ("seed", int),
     ):
-        if name in values and not isinstance(values[name], kind):
+        if name in values and type(values[name]) is not kind:
             raise UserError(f"{path} has {name} {values[name]!r}, expected {kind.__name__}")
     return Provenance(**values)
+
+
+def _is_token_id(value: Any) -> bool:
+    return type(value) is int and -_MAX_WIDTH <= value < _MAX_WIDTH
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -183,15 +189,18 @@ def _read_json(path: Path) -> dict[str, Any]:
         missing=f"{path.parent} is no layer folder: it has no {path.name}",
         remedy="fetch or save the layer again",
         most_bytes=_MAX_JSON_BYTES,
+        finite=False,  # a figure of a training that went astray is no number
     )
 
 
 def _read_weights(cls: type[L], config: LayerConfig, folder: Path) -> L:
     path = folder / WEIGHTS
-    if not path.is_file():
+    if not path.exists():
         pickles = [name for name in _PICKLES if (folder / name).exists()]
         hint = f"; {pickles[0]} is a pickle, which is never read" if pickles else ""
         raise UserError(f"{folder} has no {WEIGHTS}{hint}; save the layer as safetensors")
+    file = open_tensors(path)
+    _check_room(config, file)
     try:
         with torch.device("meta"):  # no memory is taken before the file proves to hold its claims
             layer = cls(config)
@@ -200,7 +209,19 @@ def _read_weights(cls: type[L], config: LayerConfig, folder: Path) -> L:
             f"{folder / CONFIG} describes no {cls.__name__} that can be built: {error}"
         ) from None
     wanted = {name: tuple(t.shape) for name, t in layer.state_dict().items()}
-    tensors = read_tensors(path, wanted)
+    tensors = read_tensors(file, wanted)
     parameters = {name: nn.Parameter(t) for name, t in tensors.items()}
     layer.load_state_dict(parameters, assign=True)
     return layer
+
+
+def _check_room(config: LayerConfig, file: TensorFile) -> None:
+    """Refuse more units than the file has numbers for, before anything is done for each of them."""
+    numbers = sum(math.prod(entry.shape) for entry in file.entries.values())
+    least = config.n_units * (config.d_in + config.d_out)
+    if least > numbers:
+        raise UserError(
+            f"{file.path} has {numbers} numbers, expected at least {least} for the "
+            f"{config.n_units} units of {config.d_in} and {config.d_out} that {CONFIG} says; fetch "
+            "or save the layer again"
+        )

@@ -1,10 +1,12 @@
 """Training: the recipe, and the trainer that feeds many layers from one pass of the model."""
 
 from mxd.training.ablations import Ablations, read_ablations
+from mxd.training.checkpoints import CheckpointOptions
 from mxd.training.dead_units import dead_units_loss
 from mxd.training.fit import fit, resolve_sites
 from mxd.training.geometry import smallest_singular_value
 from mxd.training.harvest import HarvestRecipe, asked_manifest, harvest, harvested_sites
+from mxd.training.interruption import Interrupted
 from mxd.training.layer_recipe import STARTS, LayerOverrides, LayerRecipe
 from mxd.training.losses import LOSSES, loss_function, normalized_mse, reference
 from mxd.training.presets import (
@@ -19,7 +21,7 @@ from mxd.training.progress import Progress
 from mxd.training.recipe import BufferRecipe, OptimizerRecipe, Recipe, StudentSpec, TextRecipe
 from mxd.training.recipes import RECIPES, changed, named_recipe
 from mxd.training.run import Run, open_run, student_folder
-from mxd.training.run_folder import check_free
+from mxd.training.run_folder import check_free, is_finished
 from mxd.training.schedule import Schedule
 from mxd.training.store import store_evaluation, store_result
 from mxd.training.stream import cached_text, finished_manifest
@@ -40,7 +42,9 @@ __all__ = [
     "STARTS",
     "Ablations",
     "BufferRecipe",
+    "CheckpointOptions",
     "HarvestRecipe",
+    "Interrupted",
     "LayerOverrides",
     "LayerRecipe",
     "OptimizerRecipe",
@@ -66,6 +70,7 @@ __all__ = [
     "harvest",
     "harvested_sites",
     "held_out_documents",
+    "is_finished",
     "loss_function",
     "named_recipe",
     "normalized_mse",

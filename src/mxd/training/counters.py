@@ -1,5 +1,6 @@
 """What is counted while a student learns, on its device, so that no step waits for it."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -47,6 +48,17 @@ class Counters:
         hits.scatter_add_(0, codes.indices.reshape(-1), active.reshape(-1).to(hits.dtype))
         self.silent_tokens += tokens
         self.silent_tokens.masked_fill_(hits > 0, 0)
+
+    def state(self) -> dict[str, Tensor]:
+        """All of it by name; the counters' own tensors."""
+        steps = torch.tensor(self._steps)
+        return {"silent_tokens": self.silent_tokens, "sums": self._sums, "steps": steps}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with what `state` gave."""
+        self.silent_tokens.copy_(state["silent_tokens"])
+        self._sums.copy_(state["sums"])
+        self._steps = int(state["steps"])
 
     def take(self) -> Sums:
         """Means since the last call; waits for the device."""

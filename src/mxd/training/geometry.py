@@ -25,7 +25,8 @@ class GeometryTracker:
 
     def __init__(self, students: list[Student], experts: int, steps: int) -> None:
         self._interval = max(1, steps // LOOKS)
-        self._due = 0
+        self.next_look = 0
+        """The first step at which to look again."""
         self._samples = {
             id(student): _sample(student.layer.config.n_experts, experts, student.seed)
             for student in students
@@ -34,9 +35,9 @@ class GeometryTracker:
 
     def due(self, step: int, *, last: bool) -> bool:
         """Whether to look at this step; a twentieth of the run must lie between two looks."""
-        if not self._samples or not (last or step >= self._due):
+        if not self._samples or not (last or step >= self.next_look):
             return False
-        self._due = step + self._interval
+        self.next_look = step + self._interval
         return True
 
     def look(self, student: Student) -> float | None:

@@ -2,31 +2,52 @@
 
 import importlib
 import json
+import logging
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
+from mxd._durable_files import cannot_write
 from mxd.errors import UserError
+from mxd.training.board import Board
+
+METRICS, BOARD = "metrics.jsonl", "tensorboard"
+_logger = logging.getLogger(__name__)
 
 
 class MetricsLog:
-    """Writes each row of metrics everywhere; without a folder, to the trackers alone."""
+    """Writes each row of metrics everywhere; without a folder, to the trackers alone.
+
+    metrics.jsonl is part of the run: where it cannot be written, training stops. TensorBoard and
+    the trackers are not: one that fails is named once and left out from then on.
+
+    Args:
+        folder: the run's folder.
+        trackers: further trackers by name.
+        config: what to tell them of the run.
+        goes_on: keep the rows that are there, until `rewind` says how many count.
+
+    Raises:
+        CannotWriteError: the folder cannot be written to.
+    """
 
     def __init__(
         self,
         folder: Path | None,
         trackers: Sequence[str] = (),
         config: dict[str, Any] | None = None,
+        *,
+        goes_on: bool = False,
     ) -> None:
-        self._trackers = [_start(name, config or {}) for name in trackers]
-        self._file = (
-            None if folder is None else (folder / "metrics.jsonl").open("w", encoding="utf-8")
-        )
-        self._board = None if folder is None else SummaryWriter(str(folder / "tensorboard"))
+        self._trackers: dict[str, Any] = {name: _start(name, config or {}) for name in trackers}
+        self._file = None if folder is None else _Lines(folder / METRICS, goes_on)
+        if folder is not None:
+            self._or_without(BOARD, lambda: self._trackers.update({BOARD: Board(folder / BOARD)}))
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -39,26 +60,97 @@ class MetricsLog:
     ) -> None:
         if self._file is not None:
             self._file.close()
-        if self._board is not None:
-            self._board.close()
-        for tracker in self._trackers:
-            tracker.finish()
+        for name, tracker in list(self._trackers.items()):
+            self._or_without(name, tracker.finish)
+
+    @property
+    def size(self) -> int:
+        """Bytes of metrics.jsonl so far."""
+        return 0 if self._file is None else self._file.size
+
+    def rewind(self, size: int, step: int) -> None:
+        """Go on after the rows of a checkpoint; those of steps that will be made again go.
+
+        Args:
+            size: what `size` was.
+            step: the last step that counts.
+
+        Raises:
+            CannotWriteError: the disk is failing.
+        """
+        if self._file is not None:
+            self._file.rewind(size)
+        board = self._trackers.get(BOARD)
+        if board is not None:
+            self._or_without(BOARD, partial(board.begin_after, step))
 
     def row(self, values: dict[str, Any]) -> None:
-        """One student's figures at one step; `step`, `site` and `student` say whose."""
+        """One student's figures at one step; `step`, `site` and `student` say whose.
+
+        Raises:
+            CannotWriteError: the disk is full, or failing; metrics.jsonl ends with a whole row.
+        """
         if self._file is not None:
-            self._file.write(json.dumps(_finite(values), allow_nan=False) + "\n")
-            self._file.flush()
+            self._file.add(json.dumps(_finite(values), allow_nan=False))
         figures = {
             f"{values['site']}/{values['student']}/{key}": value
             for key, value in values.items()
             if isinstance(value, float) and math.isfinite(value)
         }
-        if self._board is not None:
-            for tag, value in figures.items():
-                self._board.add_scalar(tag, value, values["step"])
-        for tracker in self._trackers:
-            tracker.log(figures, step=values["step"])  # one step, however many students
+        step = values["step"]  # one step, however many students
+        for name, tracker in list(self._trackers.items()):
+            self._or_without(name, partial(tracker.log, figures, step=step))
+
+    def _or_without(self, name: str, do: Callable[[], object]) -> None:
+        try:
+            do()
+        except Exception as error:  # trackers have exceptions of their own; none is worth a run
+            self._trackers.pop(name, None)
+            _logger.warning(
+                "%s gets no more metrics of this run (%s: %s); the run goes on without it",
+                name,
+                type(error).__name__,
+                error,
+            )
+
+
+class _Lines:
+    """A file of lines, of which none is ever there in part."""
+
+    def __init__(self, path: Path, goes_on: bool) -> None:
+        self._path = path
+        mode = "r+b" if goes_on and path.is_file() else "w+b"
+        try:  # unbuffered, so that nothing is left to be written when it is closed
+            self._file = path.open(mode, buffering=0)
+            self._file.seek(0, os.SEEK_END)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    @property
+    def size(self) -> int:
+        return self._file.tell()
+
+    def rewind(self, size: int) -> None:
+        try:
+            self._file.truncate(min(size, self.size))
+            self._file.seek(0, os.SEEK_END)
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+    def add(self, line: str) -> None:
+        start = self._file.tell()
+        rest = f"{line}\n".encode()
+        try:
+            while rest:  # a disk that has little room takes a part
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(start)
+                self._file.seek(start)
+            raise cannot_write(self._path, error) from error
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

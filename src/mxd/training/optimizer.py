@@ -1,9 +1,12 @@
 """AdamW with what is done to a layer's gradients before a step and to its weights after it."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from mxd.layers import Layer, SparseLayer
+from mxd.training.guard import Guard
 from mxd.training.recipe import OptimizerRecipe
 
 
@@ -39,32 +42,67 @@ class LayerAdamW(torch.optim.AdamW):
         """The learning rate of the last step."""
         return float(self.param_groups[0]["lr"])
 
-    def update(self, lr: float) -> None:
-        """One step at this learning rate, with all that belongs to it; it uses the gradients up."""
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        for group in self.param_groups:
+            group["lr"] = rate
+
+    def update(self, lr: float, loss: Tensor, guard: Guard, step: int) -> None:
+        """One step at this learning rate, with all that belongs to it; it uses the gradients up.
+
+        Args:
+            lr: learning rate.
+            loss: whose gradients these are.
+            guard: keeps the step from being made where loss or gradients are not finite (where the
+                fused kernel runs: CPU and CUDA).
+            step: the step's number, from 1.
+        """
         if self._unit_norm is not None:
             self._unit_norm.remove_parallel_gradient()
+        norm = torch.nn.utils.get_total_norm(self._gradients())
+        guard.watch(loss, norm, step)
         if self._clip_norm is not None:
-            self._clip(self._clip_norm)
-        for group in self.param_groups:
-            group["lr"] = lr
+            self._clip((norm / self._clip_norm).clamp(min=1.0).float())
+        if self._fused:
+            self.found_inf = guard.stopped
+        self.lr = lr
         self.step()
         self.zero_grad(set_to_none=True)
         if self._unit_norm is not None:
             self._unit_norm.normalise_units()
 
-    def _clip(self, largest: float) -> None:
-        gradients = [
+    def moments(self, layer: Layer) -> dict[str, Tensor]:
+        """AdamW's state by name, `<parameter>.<what>`; its own tensors, none before a step."""
+        return {
+            f"{name}.{what}": value
+            for name, parameter in layer.named_parameters()
+            for what, value in self.state.get(parameter, {}).items()
+        }
+
+    def load_moments(self, layer: Layer, moments: Mapping[str, Tensor]) -> None:
+        """Go on with what `moments` gave."""
+        for name, parameter in layer.named_parameters():
+            state = {
+                what: moments[f"{name}.{what}"]
+                for what in ("step", "exp_avg", "exp_avg_sq")
+                if f"{name}.{what}" in moments
+            }
+            if state:
+                on_cpu = not self._fused or parameter.device.type == "cpu"
+                self.state[parameter] = {
+                    what: value.to("cpu" if what == "step" and on_cpu else parameter.device)
+                    for what, value in state.items()
+                }
+
+    def _gradients(self) -> list[Tensor]:
+        return [
             p.grad for group in self.param_groups for p in group["params"] if p.grad is not None
         ]
-        excess = _excess(gradients, largest)
+
+    def _clip(self, excess: Tensor) -> None:
+        """Divide the gradients by how many times too large they are together."""
         if self._fused:
             # The fused kernel divides by this as it reads: one pass over the gradients less.
             self.grad_scale = excess
         else:
-            torch._foreach_div_(gradients, excess)
-
-
-def _excess(gradients: list[Tensor], largest: float) -> Tensor:
-    """How many times too large the gradients' common norm is, at least 1."""
-    norm = torch.nn.utils.get_total_norm(gradients)
-    return (norm / largest).clamp(min=1.0).float()
+            torch._foreach_div_(self._gradients(), excess)

@@ -1,7 +1,7 @@
 """What is said of a run while it goes on: a row of metrics for each student now and then."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -62,11 +62,28 @@ class Reporter:
         self.step = 0
         """The step of the newest report."""
 
+    def state(self) -> dict[str, Any]:
+        """What it takes to go on reporting, as plain data."""
+        return {
+            "step": self.step,
+            "next_look": self._tracker.next_look,
+            "seconds": perf_counter() - self._started,
+            "harvest_seconds": self._clock.harvest,
+            "student_seconds": self._clock.students,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state; the time between two processes does not count."""
+        self.step, self._tracker.next_look = state["step"], state["next_look"]
+        self._started = perf_counter() - state["seconds"]
+        self._clock.harvest = state["harvest_seconds"]
+        self._clock.students = state["student_seconds"]
+
     def __call__(self, step: int, tokens: int, *, last: bool = False) -> None:
         """Report what happened since the last time; the one place that waits for the device."""
         self.step = step
         with self._clock.stepping():  # what is waited for are the students' steps
-            windows = [self._window(student, step) for student in self._students]
+            windows = [self._window(student) for student in self._students]
         looking = self._tracker.due(step, last=last or tokens >= self._total)
         seconds = perf_counter() - self._started
         times = {
@@ -92,15 +109,16 @@ class Reporter:
             )
 
     @staticmethod
-    def _window(student: Student, step: int) -> dict[str, Any]:
+    def _window(student: Student) -> dict[str, Any]:
         had_diverged = student.diverged
         window = student.take_window()._asdict()
         if student.diverged and not had_diverged:
             logger.warning(
-                "%s diverged by step %d: its error is not finite; it is not trained further. "
-                "Lower its learning rate (%g)",
+                "%s diverged at step %d: on that batch its loss or gradient is not finite. It "
+                "keeps the weights of before and is not trained further; lower its learning rate "
+                "(%g)",
                 student.name,
-                step,
+                student.bad_step,
                 student.lr,
             )
         return window

@@ -8,8 +8,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from mxd._durable_files import passing_name, replace_text
+from mxd._held_folder import held_folder
 from mxd._json_files import read_json_object
-from mxd.errors import UserError
+from mxd.errors import CannotWriteError, UserError
 
 FORMAT, FORMAT_VERSION = "mxd-run", 1
 RUN_FILE = "run.json"
@@ -48,7 +50,8 @@ def check_free(folder: Path, overwrite: bool) -> None:
 def writing(folder: Path, overwrite: bool) -> Iterator[Path]:
     """A new run's folder. An error takes it away again and puts back what it replaced.
 
-    Ctrl-C is no error: what has been written stays.
+    Ctrl-C is no error: what has been written stays. So does a run that has a checkpoint, whatever
+    the error, and layers that are finished when the disk becomes full.
     """
     check_free(folder, overwrite)
     replaced = folder.absolute().with_name(f".{folder.absolute().name}.replaced")
@@ -58,8 +61,9 @@ def writing(folder: Path, overwrite: bool) -> Iterator[Path]:
         if replaced.exists() and not folder.exists():
             replaced.rename(folder)  # a run that was being replaced when the machine went down
         if folder.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
-            folder.rename(replaced)
+            with held_folder(folder, work="training"):
+                shutil.rmtree(replaced, ignore_errors=True)
+                folder.rename(replaced)
         folder.mkdir()
     except OSError as error:
         _remove_empty(new_parents)
@@ -68,8 +72,13 @@ def writing(folder: Path, overwrite: bool) -> Iterator[Path]:
             "choose another"
         ) from None
     try:
-        yield folder
-    except Exception:
+        with held_folder(folder, work="training"):
+            yield folder
+    except Exception as error:
+        if _has(folder, _CHECKPOINTS):
+            raise
+        if isinstance(error, CannotWriteError) and _has(folder, _LAYERS):
+            raise CannotWriteError(f"{error}; what was finished before is in {folder}") from error
         shutil.rmtree(folder, ignore_errors=True)
         if replaced.exists():
             replaced.rename(folder)
@@ -79,6 +88,14 @@ def writing(folder: Path, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
+_CHECKPOINTS = "checkpoints/step-*/*.safetensors"
+_LAYERS = "layers/*/*/model.safetensors"
+
+
+def _has(folder: Path, pattern: str) -> bool:
+    return next(folder.glob(pattern), None) is not None
+
+
 def _remove_empty(folders: list[Path]) -> None:
     """Take folders away, the innermost first, unless somebody has put something into one."""
     for folder in folders:
@@ -86,12 +103,50 @@ def _remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
 
 
+@contextmanager
+def continuing(folder: Path) -> Iterator[Path]:
+    """The folder of a run that goes on; whatever happens, what is saved stays.
+
+    Raises:
+        UserError: another process is at work in it.
+    """
+    with held_folder(folder, work="training"):
+        yield folder
+
+
+def begun_run(folder: Path) -> dict[str, Any] | None:
+    """The record of the run in a folder; None where none was begun.
+
+    Raises:
+        UserError: there is something else, or a damaged record.
+    """
+    if (folder / RUN_FILE).is_file():
+        return read_run(folder)
+    leaving = folder / passing_name(RUN_FILE)  # of a process that was killed at the very start
+    if leaving.is_file() and len(list(folder.iterdir())) == 1:
+        leaving.unlink()
+    check_free(folder, overwrite=False)
+    return None
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds a run that has come to its end.
+
+    Raises:
+        UserError: there is something else, or a damaged record.
+    """
+    record = begun_run(folder)
+    return record is not None and record.get("complete") is True
+
+
 def write_run(folder: Path, content: dict[str, Any]) -> None:
-    """Write run.json as a whole."""
+    """Write run.json as a whole.
+
+    Raises:
+        CannotWriteError: the disk is full, or the folder cannot be written to.
+    """
     text = json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, indent=2)
-    temporary = folder / f".{RUN_FILE}.new"
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(folder / RUN_FILE)
+    replace_text(folder / RUN_FILE, text + "\n")
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """One layer being trained: its optimizer, its loss, its counters."""
 
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from torch import Tensor
 from mxd.layers import Codes, Layer, SparseLayer
 from mxd.training.counters import Counters
 from mxd.training.dead_units import dead_units_loss
+from mxd.training.guard import Guard
 from mxd.training.losses import loss_function, normalized_mse
 from mxd.training.micro_batches import MicroBatches
 from mxd.training.optimizer import LayerAdamW
@@ -55,10 +57,15 @@ class Student:
         self.steps = self.tokens = 0
         self.nmse_history: list[float] = []
         self.diverged = False
+        """Whether a step was not finite, as far as the host knows; no later one is made."""
+        self.bad_step: int | None = None
+        """The number of that step, from 1; the weights are those before it."""
         self._loss = loss_function(recipe.loss)
         self._k_draws = torch.Generator().manual_seed(seed)
         self._optimizer = LayerAdamW(layer, recipe, lr)
         self._counters = Counters(layer.config.n_units, layer.bias.device)
+        self._guard = Guard(layer.bias.device)
+        self._newest_loss = torch.zeros(())
         # AuxK's loss is a ratio of sums over the batch, which parts of it cannot know.
         self._micro = MicroBatches(name, recipe.micro_tokens, not recipe.auxk_coefficient)
 
@@ -85,7 +92,8 @@ class Student:
             k = self.layer.training_k(self._k_draws)
         with context:
             self._micro.run(len(x), lambda parts: self._gradients(x, y, k, parts))
-        self._optimizer.update(self.lr * self.schedule.factor(self.steps))
+        lr = self.lr * self.schedule.factor(self.steps)
+        self._optimizer.update(lr, self._newest_loss, self._guard, self.steps + 1)
         self.steps += 1
         self.tokens += len(x)
 
@@ -111,7 +119,8 @@ class Student:
                 self._backward((combined * combined_grad).sum() + rest)
             loss = loss + rest
         # Only once the whole batch has gone through: a failed attempt leaves no trace.
-        self._counters.add(loss.detach(), nmse.detach(), codes, len(x))
+        self._newest_loss = loss.detach()
+        self._counters.add(self._newest_loss, nmse.detach(), codes, len(x))
 
     def _in_parts(
         self, combined: Tensor | None, x: Tensor, y: Tensor, parts: list[slice]
@@ -153,10 +162,55 @@ class Student:
         with torch.autocast(loss.device.type, enabled=False):
             loss.backward()
 
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What it takes to go on with the very next step: plain data, and its own tensors."""
+        plain = {
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "diverged": self.diverged,
+            "nmse_history": [v if math.isfinite(v) else None for v in self.nmse_history],
+            "micro_tokens": self._micro.tokens,
+            "lr": self._optimizer.lr,
+        }
+        tensors = {
+            "layer": self.layer.state_dict(),
+            "optimizer": self._optimizer.moments(self.layer),
+            "counters": self._counters.state(),
+            "guard": self._guard.state(),
+            "random": {"k": self._k_draws.get_state()},
+        }
+        return plain, {
+            f"{part}.{name}": value.detach()
+            for part, named in tensors.items()
+            for name, value in named.items()
+        }
+
+    def load_state(self, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Go on from the state of a student of the same name."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {
+                name.removeprefix(prefix): value
+                for name, value in tensors.items()
+                if name.startswith(prefix)
+            }
+
+        self.layer.load_state_dict(part("layer."))
+        self._optimizer.load_moments(self.layer, part("optimizer."))
+        self._optimizer.lr = plain["lr"]
+        self._counters.load_state(part("counters."))
+        self._guard.load_state(part("guard."))
+        self._k_draws.set_state(tensors["random.k"])
+        self.steps, self.tokens = plain["steps"], plain["tokens"]
+        self.diverged, self._micro.tokens = plain["diverged"], plain["micro_tokens"]
+        self.bad_step = self._guard.first_bad()
+        self.nmse_history = [math.nan if v is None else v for v in plain["nmse_history"]]
+
     def take_window(self) -> Window:
         """Means since the last call; the one place that waits for the device."""
         loss, nmse, l0 = self._counters.take()
         dead = self._counters.silent_fraction(min(self.recipe.dead_after_tokens, self.tokens))
-        self.diverged = self.diverged or not math.isfinite(nmse + loss)
+        self.bad_step = self._guard.first_bad()
+        self.diverged = self.diverged or self.bad_step is not None
         self.nmse_history.append(nmse)
         return Window(loss, nmse, l0 if dead is not None else None, dead, self._optimizer.lr)

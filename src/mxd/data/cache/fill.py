@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from mxd.data.cache.lock import held_folder
+from mxd._held_folder import held_folder
 from mxd.data.cache.manifest import Manifest
 from mxd.data.cache.sizing import Plan, check_room, plan
 from mxd.data.cache.writer import CacheWriter, check_target, discard, opened_cache, stored_bytes
@@ -77,7 +77,7 @@ def fill_cache(
     if found is None or not found.complete:
         there = stored_bytes(folder) if found is None else found.bytes
         check_room(folder, aim.bytes - there)
-    with held_folder(folder):
+    with held_folder(folder, work="harvest"):
         manifest = opened_cache(folder, asked, overwrite=overwrite)
         if manifest.complete:
             return manifest

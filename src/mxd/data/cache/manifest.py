@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from mxd._durable_files import replace_text
 from mxd._json_files import read_json_object
-from mxd.data.cache.files import replace_durably
 from mxd.errors import UserError
 
 FORMAT, FORMAT_VERSION = "mxd-activations", 1
@@ -20,6 +20,11 @@ MAX_PASS_TOKENS = 1 << 22
 MAX_SHARDS = 30_000
 """Shards whose entries surely fit in a manifest."""
 ENDS = ("tokens", "text", "size")
+KEPT = (
+    "the shards finished before it stay good: make room on the disk, then give the same command "
+    "again to go on after them"
+)
+"""What to do when a cache cannot be written to."""
 _TOKEN_ID_BYTES = 8
 _MAX_JSON_BYTES = 8 << 20  # parsed, it may take forty times as much memory
 _MAX_COUNT = 1 << 53
@@ -172,7 +177,7 @@ def _names(sites: Any) -> list[str]:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json as a whole."""
     text = json.dumps(manifest.to_dict(), indent=2) + "\n"
-    replace_durably(folder / MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
+    replace_text(folder / MANIFEST, text, remedy=KEPT)
 
 
 def read_manifest(folder: Path) -> Manifest:

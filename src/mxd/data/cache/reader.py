@@ -1,6 +1,7 @@
 """Rows of activations out of a cache, in the order of the harvest or mixed across shards."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,11 +11,27 @@ import torch
 from mxd.data.buffer import Rows
 from mxd.data.cache.manifest import CachedSite, Manifest
 from mxd.data.cache.shard import OpenShard, check_content, shard_path
-from mxd.data.row_source import Pass, RowSource
+from mxd.data.row_source import Pass, Position, RowSource
 from mxd.errors import UserError
 
 OPEN_SHARDS = 8
 """Shards that blocks are drawn from at a time."""
+
+
+class _Block(NamedTuple):
+    """Consecutive rows of a shard."""
+
+    shard: OpenShard
+    start: int
+    stop: int
+
+
+class _Opened(NamedTuple):
+    """A shard that blocks are drawn from."""
+
+    shard: OpenShard
+    tokens: int
+    starts: list[int]
 
 
 class CachedRows(RowSource):
@@ -75,28 +92,33 @@ class CachedRows(RowSource):
         self._block_tokens = block_tokens or int(manifest.contexts["length"])
         self._open_shards = open_shards
 
-    def _passes(self, epoch: int) -> Iterator[Pass]:
-        """As many rows at a time as a pass of the model gave."""
-        if not self._shuffle:
-            for number in range(len(self._manifest.shards)):
-                shard = self._open(number)
-                tokens = self._manifest.shards[number].tokens
-                for start in range(0, tokens, self._manifest.pass_tokens):
-                    stop = min(start + self._manifest.pass_tokens, tokens)
-                    yield self._given([shard.rows(start, stop)])
-            return
-        held: list[Rows] = []
+    def _passes(self, epoch: int, after: Position | None) -> Iterator[Pass]:
+        """As many rows at a time as a pass of the model gave; those before `after` are not read."""
+        done = 0 if after is None else after.passes
+        readings = self._shuffled(epoch) if self._shuffle else self._in_order()
+        for reading in islice(readings, done, None):
+            yield self._given([shard.rows(start, stop) for shard, start, stop in reading])
+
+    def _in_order(self) -> Iterator[list[_Block]]:
+        for number in range(len(self._manifest.shards)):
+            shard = self._open(number)
+            tokens = self._manifest.shards[number].tokens
+            for start in range(0, tokens, self._manifest.pass_tokens):
+                yield [_Block(shard, start, min(start + self._manifest.pass_tokens, tokens))]
+
+    def _shuffled(self, epoch: int) -> Iterator[list[_Block]]:
+        held: list[_Block] = []
         count = 0
-        for shard, start, stop in self._blocks(np.random.default_rng([self._seed, epoch])):
-            held.append(shard.rows(start, stop))
-            count += stop - start
+        for block in self._blocks(np.random.default_rng([self._seed, epoch])):
+            held.append(block)
+            count += block.stop - block.start
             if count >= self._manifest.pass_tokens:
-                yield self._given(held)
+                yield held
                 held, count = [], 0
         if held:
-            yield self._given(held)
+            yield held
 
-    def _blocks(self, draw: np.random.Generator) -> Iterator[tuple[OpenShard, int, int]]:
+    def _blocks(self, draw: np.random.Generator) -> Iterator[_Block]:
         """Blocks in random order; a shard is drawn from by how many blocks it has left."""
         waiting = list(draw.permutation(len(self._manifest.shards)))
         opened: list[_Opened] = []
@@ -110,11 +132,11 @@ class CachedRows(RowSource):
                 index += 1
             one = opened[index]
             start = one.starts.pop()
-            yield one.shard, start, min(start + self._block_tokens, one.tokens)
+            yield _Block(one.shard, start, min(start + self._block_tokens, one.tokens))
             if not one.starts:
                 del opened[index]
 
-    def _opened(self, number: int, draw: np.random.Generator) -> "_Opened":
+    def _opened(self, number: int, draw: np.random.Generator) -> _Opened:
         shard = self._open(number)  # which makes sure that so many rows are there
         tokens = self._manifest.shards[number].tokens
         starts = draw.permutation(np.arange(0, tokens, self._block_tokens)).tolist()
@@ -139,12 +161,6 @@ class CachedRows(RowSource):
                 x, y = x.index_select(0, kept), y.index_select(0, kept)
             sites[site.name] = (x.to(self._dtype), y.to(self._dtype))
         return Pass(Rows(sites, token_ids[kept]), token_ids)
-
-
-class _Opened(NamedTuple):
-    shard: OpenShard
-    tokens: int
-    starts: list[int]
 
 
 def cached_sites(folder: Path, manifest: Manifest, names: Sequence[str]) -> list[CachedSite]:

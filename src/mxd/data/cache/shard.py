@@ -2,19 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import torch
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mxd._durable_files import sha256_of
+from mxd._outside_files import cannot_read
+from mxd._tensor_files import TensorFile
 from mxd.data.buffer import Rows
-from mxd.data.cache.files import sha256_of
 from mxd.data.cache.manifest import CachedSite, Shard
 from mxd.errors import UserError
 
 TOKEN_IDS = "token_ids"
-_TYPES = {"float32": "F32", "bfloat16": "BF16"}
+_REMEDY = "fetch it again, or harvest again"
 
 
 def x_of(site: str) -> str:
@@ -34,12 +35,15 @@ def shard_path(folder: Path, shard: Shard) -> Path:
         UserError: it is not there, is no plain file, or has another size than the manifest says.
     """
     path = folder / shard.file
-    if path.is_symlink() or not path.is_file():
+    try:
+        size = path.stat().st_size
+    except OSError:
+        size = -1
+    if size < 0 or path.is_symlink() or not path.is_file():
         raise UserError(
             f"the cache {folder} lacks its file {shard.file}, expected every shard that its "
             "manifest lists; fetch it again, or give the same `mxd harvest` again"
         )
-    size = path.stat().st_size
     if size != shard.bytes:
         raise UserError(
             f"{path} is damaged: it has {size} bytes, expected {shard.bytes}; fetch it again, or "
@@ -54,7 +58,11 @@ def check_content(path: Path, shard: Shard) -> None:
     Raises:
         UserError: the content is not what was written.
     """
-    if sha256_of(path) != shard.sha256:
+    try:
+        found = sha256_of(path)
+    except OSError as error:  # it is gone since, or the disk fails
+        raise cannot_read(path, error) from None
+    if found != shard.sha256:
         raise UserError(
             f"{path} is damaged: its SHA-256 is not the one in the manifest; fetch it again, or "
             "delete it and give the same `mxd harvest` again"
@@ -76,33 +84,25 @@ class OpenShard:
 
     def __init__(self, path: Path, shard: Shard, sites: Sequence[CachedSite], dtype: str) -> None:
         self._sites = sites
-        wanted: dict[str, tuple[str, list[int]]] = {TOKEN_IDS: ("I64", [shard.tokens])}
+        kind: torch.dtype = getattr(torch, dtype)  # one of DTYPES, by the manifest's own check
+        wanted = {TOKEN_IDS: (torch.int64, (shard.tokens,))}
         for site in sites:
-            wanted[x_of(site.name)] = (_TYPES[dtype], [shard.tokens, site.d_in])
-            wanted[y_of(site.name)] = (_TYPES[dtype], [shard.tokens, site.d_out])
-        try:
-            self._file: Any = safe_open(path, framework="pt", device="cpu")
-            names = set(self._file.keys())
-            for name, (kind, shape) in wanted.items():
-                if name not in names:
-                    raise UserError(f"{path} lacks the tensor {name}; harvest again")
-                part = self._file.get_slice(name)
-                found = (part.get_dtype(), list(part.get_shape()))
-                if found != (kind, shape):
-                    raise UserError(
-                        f"{path}: {name} has type {found[0]} and shape {found[1]}, expected {kind} "
-                        f"and {shape} as the manifest says; fetch it again, or harvest again"
-                    )
-        except SafetensorError as error:
-            raise UserError(
-                f"{path} is damaged: expected safetensors, {error}; fetch it again, or harvest "
-                "again"
-            ) from None
+            wanted[x_of(site.name)] = (kind, (shard.tokens, site.d_in))
+            wanted[y_of(site.name)] = (kind, (shard.tokens, site.d_out))
+        self._file = TensorFile(path, remedy=_REMEDY)
+        for name, expected in wanted.items():
+            if name not in self._file.entries:
+                raise UserError(f"{path} lacks the tensor {name}; harvest again")
+            found = self._file.entries[name]
+            if found != expected:
+                raise UserError(
+                    f"{path}: {name} has type {found.dtype} and shape {found.shape}, expected "
+                    f"{expected[0]} and {expected[1]} as the manifest says; {_REMEDY}"
+                )
 
     def token_ids(self, start: int, stop: int) -> Int64[Tensor, " tokens"]:
         """Token ids of consecutive rows."""
-        ids: Tensor = self._file.get_slice(TOKEN_IDS)[start:stop]
-        return ids
+        return self._file.rows(TOKEN_IDS, start, stop)
 
     def rows(self, start: int, stop: int) -> Rows:
         """Consecutive rows."""
@@ -116,5 +116,4 @@ class OpenShard:
         return Rows(sites, self.token_ids(start, stop))
 
     def _part(self, name: str, start: int, stop: int) -> Float[Tensor, "tokens width"]:
-        part: Tensor = self._file.get_slice(name)[start:stop]
-        return part
+        return self._file.rows(name, start, stop)

@@ -1,6 +1,5 @@
 """Write a cache of activations, shard by shard, so that it can be stopped and gone on with."""
 
-import hashlib
 import logging
 import os
 from dataclasses import replace
@@ -13,9 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mxd._durable_files import passing_name, replace_durably, sha256_of
 from mxd.data.buffer import Rows
-from mxd.data.cache.files import replace_durably, sha256_of
 from mxd.data.cache.manifest import (
+    KEPT,
     MANIFEST,
     Manifest,
     Shard,
@@ -29,6 +29,7 @@ from mxd.data.cache.manifest import (
 )
 from mxd.data.cache.shard import TOKEN_IDS, OpenShard, check_content, shard_path, x_of, y_of
 from mxd.data.cache.sizing import readable
+from mxd.data.token_digest import TokenDigest
 from mxd.errors import UserError
 
 _logger = logging.getLogger(__name__)
@@ -45,9 +46,9 @@ class CacheWriter:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._folder, self.manifest = folder, manifest
         self._held: list[Rows] = []
-        self._digest = hashlib.sha256()
+        self._digest = TokenDigest()
         for ids in stored_token_ids(folder, manifest):
-            self._digest.update(_bytes(ids))
+            self._digest.update(ids)
 
     @property
     def tokens(self) -> int:
@@ -64,10 +65,10 @@ class CacheWriter:
 
         Args:
             rows: the first new ones.
-            fingerprint: SHA-256 of all token ids of the text up to their end.
+            fingerprint: of all token ids of the text up to their end.
         """
         digest = self._digest.copy()
-        digest.update(_bytes(rows.token_ids))
+        digest.update(rows.token_ids)
         return digest.hexdigest() == fingerprint
 
     def add(self, rows: Rows) -> None:
@@ -88,9 +89,11 @@ class CacheWriter:
         tensors = _tensors(self._held)
         name = shard_name(len(self.manifest.shards))
         path = self._folder / name
-        replace_durably(path, lambda place: save_file(tensors, place, {"format": "pt"}))
+        replace_durably(
+            path, lambda place: save_file(tensors, place, {"format": "pt"}), remedy=KEPT
+        )
         token_ids = tensors[TOKEN_IDS]
-        self._digest.update(_bytes(token_ids))
+        self._digest.update(token_ids)
         shard = Shard(
             file=name,
             tokens=len(token_ids),
@@ -133,9 +136,9 @@ def opened_cache(folder: Path, asked: Manifest, *, overwrite: bool) -> Manifest:
         return found
     _check_means(folder, found, asked)
     found = replace(found, shards=kept, complete=False, ended_because=None)
-    digest = hashlib.sha256()
+    digest = TokenDigest()
     for ids in stored_token_ids(folder, found):
-        digest.update(_bytes(ids))
+        digest.update(ids)
     return replace(found, data_fingerprint=digest.hexdigest())
 
 
@@ -197,7 +200,7 @@ def check_target(folder: Path, asked: Manifest | None, *, overwrite: bool) -> Ma
 
 def _names(folder: Path) -> list[str]:
     """What is in a folder, but for the beginnings of a manifest that was never finished."""
-    return [path.name for path in folder.iterdir() if path.name != f".{MANIFEST}.new"]
+    return [path.name for path in folder.iterdir() if path.name != passing_name(MANIFEST)]
 
 
 def _check_same(folder: Path, found: Manifest, asked: Manifest) -> None:
@@ -250,7 +253,3 @@ def _tensors(passes: list[Rows]) -> dict[str, Any]:
         tensors[x_of(name)] = torch.cat([rows.sites[name][0] for rows in passes])
         tensors[y_of(name)] = torch.cat([rows.sites[name][1] for rows in passes])
     return tensors
-
-
-def _bytes(token_ids: Tensor) -> bytes:
-    return bytes(token_ids.numpy().astype("<i8").tobytes())

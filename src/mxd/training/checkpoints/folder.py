@@ -1,0 +1,156 @@
+"""The folder of a run's checkpoints: which there are, and the newest that is whole."""
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from mxd._durable_files import sha256_of
+from mxd._json_files import read_json_object
+from mxd.errors import UserError
+
+FORMAT, FORMAT_VERSION = "mxd-checkpoint", 1
+CHECKPOINTS, MANIFEST = "checkpoints", "checkpoint.json"
+_NAME = re.compile(r"step-(\d{8,15})")
+_FILE = re.compile(r"[a-z]+-\d{1,6}(-\d{1,6})?\.safetensors")
+_UNFINISHED = re.compile(r"\.step-\d{8,15}\.(new|old)")
+_MAX_JSON_BYTES = 64 << 20
+
+logger = logging.getLogger(__name__)
+
+
+def step_name(step: int) -> str:
+    """The name of a checkpoint's folder."""
+    return f"step-{step:08d}"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files are all there and are what was written."""
+
+    folder: Path
+    """Where it is."""
+    content: dict[str, Any]
+    """The content of its checkpoint.json."""
+
+    @property
+    def step(self) -> int:
+        """Steps of the run before it."""
+        step = self.content["step"]
+        assert type(step) is int
+        return step
+
+    def tensors(self, file: str) -> dict[str, torch.Tensor]:
+        """The tensors of one of its files.
+
+        Raises:
+            UserError: there is no such file in it, or it is no safetensors file.
+        """
+        if file not in self.content["files"]:
+            raise UserError(f"{self.folder / MANIFEST} lists no file {file!r}; it is damaged")
+        try:
+            return load_file(self.folder / file)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{self.folder / file} is damaged: {error}") from None
+
+
+def saved_steps(run: Path) -> list[int]:
+    """The steps that a run has checkpoints of, the newest first."""
+    folder = run / CHECKPOINTS
+    if not folder.is_dir():
+        return []
+    found = (_NAME.fullmatch(path.name) for path in folder.iterdir() if path.is_dir())
+    return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
+def newest_good(run: Path) -> Iterator[Checkpoint]:
+    """The checkpoints of a run that are whole, the newest first; damaged ones are named in the log.
+
+    Args:
+        run: the run's folder.
+    """
+    for step in saved_steps(run):
+        folder = run / CHECKPOINTS / step_name(step)
+        try:
+            yield read_checkpoint(folder)
+        except UserError as error:
+            logger.warning("checkpoint %s is left out: %s", folder, error)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint's record and compare all its files with their checksums.
+
+    Raises:
+        UserError: something is missing or damaged.
+    """
+    path = folder / MANIFEST
+    content = read_json_object(
+        path,
+        missing=f"{folder} has no {MANIFEST}",
+        remedy="an earlier checkpoint may be good",
+        most_bytes=_MAX_JSON_BYTES,
+    )
+    if content.get("format") != FORMAT or content.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format {content.get('format')!r} {content.get('format_version')!r}, "
+            f"expected {FORMAT!r} {FORMAT_VERSION}; resume with the version of mxd that wrote it"
+        )
+    if content.get("checksum") != checksum(content):
+        raise UserError(f"{path} is damaged: its content does not have its checksum")
+    step, files = content.get("step"), content.get("files")
+    if type(step) is not int or step_name(step) != folder.name or not isinstance(files, dict):
+        raise UserError(f"{path} is damaged: it is not the record of {folder.name}")
+    for name, entry in files.items():
+        _check_file(folder, name, entry)
+    return Checkpoint(folder, content)
+
+
+def checksum(content: dict[str, Any]) -> str:
+    """SHA-256 of a checkpoint.json without its `checksum`."""
+    rest = {key: value for key, value in content.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _check_file(folder: Path, name: str, entry: Any) -> None:
+    path = folder / name
+    if not _FILE.fullmatch(name) or path.is_symlink() or not isinstance(entry, dict):
+        raise UserError(f"{folder / MANIFEST} is damaged: it lists a file {name!r}")
+    if not path.is_file():
+        raise UserError(f"{path} is missing")
+    size = path.stat().st_size
+    if size != entry.get("bytes"):
+        raise UserError(f"{path} has {size} bytes, expected {entry.get('bytes')}")
+    if sha256_of(path) != entry.get("sha256"):
+        raise UserError(f"{path} is damaged: its content does not have its checksum")
+
+
+def delete_after(run: Path, step: int) -> None:
+    """Delete the checkpoints beyond a step, from which a run does not go on: they are damaged."""
+    for later in saved_steps(run):
+        if later > step:
+            delete(run / CHECKPOINTS / step_name(later))
+
+
+def delete(folder: Path) -> None:
+    """Delete a checkpoint; it loses its name first, so that half of one is never taken for one."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    folder.rename(old)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_unfinished(run: Path) -> None:
+    """Delete what a process left that was killed while it wrote or deleted a checkpoint."""
+    folder = run / CHECKPOINTS
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _UNFINISHED.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,134 @@
+"""Write checkpoints beside the training, each as a whole or not at all."""
+
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mxd._durable_files import replace_text, sha256_of, sync_file, sync_folder
+from mxd.errors import UserError
+from mxd.training.checkpoints.folder import (
+    CHECKPOINTS,
+    FORMAT,
+    FORMAT_VERSION,
+    MANIFEST,
+    checksum,
+    delete,
+    saved_steps,
+    step_name,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one process has to save."""
+
+    content: Mapping[str, Any]
+    """Entries of checkpoint.json."""
+    files: Mapping[str, Mapping[str, Tensor]]
+    """Tensors by the name of their file."""
+
+    def copied(self) -> "Part":
+        """The same with tensors in CPU memory that nobody else changes."""
+        files = {
+            file: {name: _copy(tensor) for name, tensor in tensors.items()}
+            for file, tensors in self.files.items()
+        }
+        return Part(self.content, files)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+class CheckpointWriter:
+    """Writes checkpoints of a run in a thread of its own.
+
+    What is to be saved is copied before `save` returns; files are written, brought to the disk and
+    checksummed beside the training. A checkpoint is written into a hidden folder and gets its name
+    when all of it is on the disk. One that cannot be written is told of in the log, and the run
+    goes on.
+
+    Args:
+        run: the run's folder.
+        keep: newest checkpoints that are kept.
+    """
+
+    def __init__(self, run: Path, keep: int) -> None:
+        self._folder, self._keep = run / CHECKPOINTS, keep
+        self._thread: threading.Thread | None = None
+        self.failure: str | None = None
+        """Why the newest checkpoint could not be written; None where it could."""
+        self.newest: int | None = next(iter(saved_steps(run)), None)
+        """The step of the newest checkpoint that is on the disk."""
+
+    def save(self, step: int, part: Part) -> None:
+        """Save a state; returns once it is copied, and waits for the checkpoint before it."""
+        self.wait()
+        copied = part.copied()
+        self._thread = threading.Thread(
+            target=self._guarded, args=(step, copied), name="mxd-checkpoint"
+        )
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait for the checkpoint that is being written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _guarded(self, step: int, part: Part) -> None:
+        self.failure = None
+        try:
+            self._write(step, part)
+        except (OSError, SafetensorError, UserError) as error:
+            self.failure = getattr(error, "strerror", None) or str(error)
+            last = "there is none before" if self.newest is None else f"the last is {self.newest}"
+            logger.warning(
+                "the checkpoint at step %d could not be written (%s); %s; the run goes on",
+                step,
+                self.failure,
+                last,
+            )
+            shutil.rmtree(self._folder / f".{step_name(step)}.new", ignore_errors=True)
+
+    def _write(self, step: int, part: Part) -> None:
+        final = self._folder / step_name(step)
+        new = self._folder / f".{final.name}.new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        files = {name: write_tensors(new / name, part.files[name]) for name in part.files}
+        seal(new, {"step": step, **part.content}, files)
+        if final.exists():
+            delete(final)
+        new.rename(final)
+        sync_folder(self._folder)
+        self.newest = step
+        for old in saved_steps(self._folder.parent)[self._keep :]:
+            delete(self._folder / step_name(old))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Write a safetensors file and bring it to the disk; its entry in checkpoint.json."""
+    save_file(dict(tensors), path, {"format": "pt"})
+    sync_file(path)
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def seal(folder: Path, content: Mapping[str, Any], files: Mapping[str, Any]) -> None:
+    """Write a checkpoint's record, with which it is whole."""
+    document = {"format": FORMAT, "format_version": FORMAT_VERSION, **content, "files": files}
+    document = json.loads(json.dumps(document, allow_nan=False))  # as it will be read
+    document["checksum"] = checksum(document)
+    replace_text(folder / MANIFEST, json.dumps(document) + "\n")
