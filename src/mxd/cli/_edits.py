@@ -1,10 +1,10 @@
 """From the flags of `mxd edit` to edits, and to the folder that the edited layer goes to."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
+from mxd._json_files import json_object_or_none
 from mxd.cli._run import base_model
 from mxd.data import SpreadContexts, pack
 from mxd.errors import UserError
@@ -14,6 +14,7 @@ from mxd.training import Run, check_free, evaluation_documents
 
 CHECK_TOKENS = 20_000
 """Held-out tokens on which it is seen how often the edited units fire."""
+_MAX_JSON_BYTES = 4 << 20
 _logger = logging.getLogger(__name__)
 
 
@@ -71,11 +72,8 @@ def check_layer_target(out: Path, overwrite: bool, run: Path) -> None:
 
 
 def _holds_layer(folder: Path) -> bool:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(config, dict) and config.get("format") == "mxd-layer"
+    config = json_object_or_none(folder / "config.json", _MAX_JSON_BYTES)
+    return config is not None and config.get("format") == "mxd-layer"
 
 
 def firing_frequencies(

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import yaml
 
+from mxd._yaml_files import read_yaml_mapping
 from mxd.errors import UserError
 from mxd.host import check_device
 
@@ -26,6 +26,8 @@ class Listed(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, tuple):
             return value
         parts = value if isinstance(value, list) else str(value).split(",")
+        if not parts:
+            self.fail(f"got an empty list, expected {self.name}", param, ctx)
         return tuple(dict.fromkeys(self._one(str(part).strip(), param, ctx) for part in parts))
 
     def _one(self, part: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -87,7 +89,7 @@ def with_config(command: F) -> F:
             for name in (*param.opts, param.name or "")
         }
         defaults = {}
-        for key, item in _read(value).items():
+        for key, item in _flags(value).items():
             param = known.get(str(key).replace("-", "_"))
             if param is None or param.name in (None, "config"):
                 raise click.UsageError(
@@ -123,11 +125,8 @@ def _as_typed(item: Any, param: click.Parameter, ctx: click.Context) -> Any:
     raise click.BadParameter(f"got {item!r}, expected one value as on a command line", ctx, param)
 
 
-def _read(path: Path) -> dict[Any, Any]:
+def _flags(path: Path) -> dict[Any, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise click.UsageError(f"{path} holds no keys, expected flags and their values")
-    return content
+        return read_yaml_mapping(path, expected="flags and their values")
+    except UserError as error:
+        raise click.UsageError(str(error)) from None

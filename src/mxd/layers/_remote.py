@@ -11,6 +11,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
 )
 
+from mxd._outside_files import is_folder, is_there
 from mxd.errors import UserError
 
 
@@ -21,9 +22,9 @@ def local_folder(source: str | Path, files: tuple[str, ...], **hub: Any) -> Path
         UserError: neither a folder nor a repository that can be reached.
     """
     path = Path(source)
-    if path.is_dir():
+    if is_folder(path):
         return path
-    if path.exists():
+    if is_there(path):
         raise UserError(f"{path} is a file, expected a layer's folder or a hub id")
     downloaded = [_download(str(source), name, hub, needed=n < 2) for n, name in enumerate(files)]
     return next(file.parent for file in downloaded if file is not None)

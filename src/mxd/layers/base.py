@@ -171,6 +171,8 @@ class SparseLayer(Layer):
     @torch.no_grad()
     def normalise_units(self) -> None:
         """Put every unit's row back to unit norm; a row of zeros stays as it is."""
+        if self.unit_rows.is_meta:  # shapes alone, as many rows as a file claims
+            return
         for rows in self.unit_rows.split(_ROWS):
             norms = rows.norm(dim=-1, keepdim=True)
             rows.div_(torch.where(norms > 0, norms, torch.ones_like(norms)))

@@ -1,7 +1,6 @@
 """A layer's folder: config.json, model.safetensors, README.md. Everything read is checked first."""
 
 import json
-import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +11,6 @@ from torch import nn
 
 from mxd._durable_files import cannot_write, replace_durably, replace_text
 from mxd._json_files import read_json_object
-from mxd._tensor_files import TensorFile
 from mxd._version import __version__
 from mxd.errors import UserError
 from mxd.layers import card
@@ -200,7 +198,6 @@ def _read_weights(cls: type[L], config: LayerConfig, folder: Path) -> L:
         hint = f"; {pickles[0]} is a pickle, which is never read" if pickles else ""
         raise UserError(f"{folder} has no {WEIGHTS}{hint}; save the layer as safetensors")
     file = open_tensors(path)
-    _check_room(config, file)
     try:
         with torch.device("meta"):  # no memory is taken before the file proves to hold its claims
             layer = cls(config)
@@ -213,15 +210,3 @@ def _read_weights(cls: type[L], config: LayerConfig, folder: Path) -> L:
     parameters = {name: nn.Parameter(t) for name, t in tensors.items()}
     layer.load_state_dict(parameters, assign=True)
     return layer
-
-
-def _check_room(config: LayerConfig, file: TensorFile) -> None:
-    """Refuse more units than the file has numbers for, before anything is done for each of them."""
-    numbers = sum(math.prod(entry.shape) for entry in file.entries.values())
-    least = config.n_units * (config.d_in + config.d_out)
-    if least > numbers:
-        raise UserError(
-            f"{file.path} has {numbers} numbers, expected at least {least} for the "
-            f"{config.n_units} units of {config.d_in} and {config.d_out} that {CONFIG} says; fetch "
-            "or save the layer again"
-        )

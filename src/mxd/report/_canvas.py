@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from mxd.errors import UserError
+from mxd._durable_files import replace_whole
 from mxd.report._show import one_line
 
 INK, FAINT = "#222222", "#8a8a8a"
@@ -155,15 +155,12 @@ class Sheet:
         Raises:
             UserError: the folder cannot be written to.
         """
-        paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
-        try:
-            stem.parent.mkdir(parents=True, exist_ok=True)
-            with mpl.rc_context({"svg.hashsalt": "mxd"}):
-                self.figure.savefig(paths[0], dpi=150)
-                self.figure.savefig(paths[1], metadata={"Date": None})
-        except OSError as error:
-            raise UserError(f"cannot write picture {stem}: {error.strerror}") from None
-        return paths
+        png, svg = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg"))
+        draw = self.figure.savefig
+        with mpl.rc_context({"svg.hashsalt": "mxd"}):
+            replace_whole(png, lambda place: draw(place, format="png", dpi=150))
+            replace_whole(svg, lambda place: draw(place, format="svg", metadata={"Date": None}))
+        return [png, svg]
 
 
 def plain_ticks(panel: Axes) -> None:

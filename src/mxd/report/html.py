@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mxd._durable_files import replace_whole
 from mxd.errors import UserError
 from mxd.report._show import decimal, percent, visible
 from mxd.report.blocks import Chapter, Picture, Section
@@ -43,11 +44,8 @@ def write_page(path: Path, *, title: str, chapters: Sequence[Chapter], command: 
             command=command,
         )
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode("utf-8", "replace"))
-    except OSError as error:
-        raise UserError(f"cannot write report {path}: {error.strerror}") from None
+    content = text.encode("utf-8", "replace")
+    replace_whole(path, lambda place: place.write_bytes(content))
     return path
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mxd.errors import UserError
+from mxd.errors import CannotWriteError, UserError
 from mxd.report._desk import Desk
 from mxd.report.blocks import Chapter, Section, Table
 from mxd.report.combining import Group, group_runs
@@ -106,6 +106,8 @@ def _built(build: Build, group: Group, desk: Desk, damaged: list[str]) -> Sectio
     """A section; one whose files hold something else than expected is left out and named."""
     try:
         return build(group, desk)
+    except CannotWriteError:
+        raise
     except (TypeError, LookupError, ValueError, AttributeError, ArithmeticError) as error:
         what = build.__name__.replace("_", " ")
         logger.debug("section %s", what, exc_info=True)

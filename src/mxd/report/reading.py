@@ -1,15 +1,17 @@
 """Everything that a run's folder holds for a report; what is damaged is left out and named."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mxd._json_files import json_object_or_none, parse_json
+from mxd._outside_files import MissingFileError, read_plain
 from mxd.errors import UserError
 
 Document = dict[str, Any]
 FAITHFULNESS = "faithfulness"
+_MOST_BYTES = 256 << 20
 _LISTS = ("layers", "geometry", "specialisation", "differences", "sites", "together", "findings")
 
 
@@ -95,11 +97,8 @@ def _training(folder: Path, problems: list[str]) -> Iterator[tuple[tuple[str, st
 
 
 def _read(path: Path, problems: list[str]) -> Document:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        content = None
-    if isinstance(content, dict):
+    content = json_object_or_none(path, _MOST_BYTES)
+    if content is not None:
         return content
     problems.append(f"{_short(path)} is damaged and left out: expected a JSON object.")
     return {}
@@ -107,11 +106,11 @@ def _read(path: Path, problems: list[str]) -> Document:
 
 def _lines(path: Path, problems: list[str]) -> list[Document]:
     """The rows of a log; a run that was cut off ends in half a line."""
-    if not path.is_file():
-        return []
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+        lines = read_plain(path, _MOST_BYTES).decode("utf-8", "replace").splitlines()
+    except MissingFileError:
+        return []
+    except UserError:
         problems.append(f"{_short(path)} cannot be read and is left out.")
         return []
     rows = [_row(line) for line in lines if line]
@@ -123,8 +122,8 @@ def _lines(path: Path, problems: list[str]) -> list[Document]:
 
 def _row(line: str) -> Any:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
+        return parse_json(line, finite=False)
+    except ValueError:
         return None
 
 

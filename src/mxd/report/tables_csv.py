@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mxd.errors import UserError
+from mxd._durable_files import replace_whole
 from mxd.report._show import visible
 
 _FORMULA = ("=", "+", "-", "@")
@@ -28,11 +28,8 @@ def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([_cell(key) for key in keys])
     writer.writerows([_cell(record.get(key)) for key in keys] for record in records)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(file.getvalue().encode("utf-8", "replace"))
-    except OSError as error:
-        raise UserError(f"cannot write table {path}: {error.strerror}") from None
+    content = file.getvalue().encode("utf-8", "replace")
+    replace_whole(path, lambda place: place.write_bytes(content))
     return path
 
 

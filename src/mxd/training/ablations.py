@@ -4,14 +4,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from mxd._yaml_files import read_yaml_mapping
 from mxd.errors import UserError
 from mxd.training.layer_recipe import LayerOverrides
 from mxd.training.recipe import StudentSpec
 from mxd.training.run import from_dict
-
-_MAX_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def read_ablations(path: Path) -> Ablations:
     Raises:
         UserError: no such file, or something in it that is not as described.
     """
-    content = _read(path)
+    content = read_yaml_mapping(path, expected="`ablations:` with a list")
     _known(path, "the file", content, ("ablations", "base"))
     listed = content.get("ablations")
     if not isinstance(listed, list) or not listed:
@@ -83,21 +80,6 @@ def read_ablations(path: Path) -> Ablations:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return found
-
-
-def _read(path: Path) -> dict[Any, Any]:
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UserError(f"{path} is larger than {_MAX_BYTES} bytes; expected a list of options")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; give another file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"{path} is not YAML: {said}; mend it") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no keys, expected `ablations:` with a list")
-    return content
 
 
 def _base(path: Path, value: Any) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from mxd._outside_files import check_inside, is_folder
 from mxd.errors import UserError
 from mxd.layers import Layer, load
 from mxd.training.recipe import Recipe
-from mxd.training.run_folder import read_run
+from mxd.training.run_folder import RUN_FILE, read_run
 
 T = TypeVar("T")
 
@@ -41,12 +42,15 @@ def open_run(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     record = read_run(folder)
-    recipe = from_dict(Recipe, record.get("recipe"), folder / "run.json")
+    _check_record(folder, record)
+    recipe = from_dict(Recipe, record.get("recipe"), folder / RUN_FILE)
     layers: dict[str, dict[str, Layer]] = {}
     entries = record.get("students")
     for entry in entries if isinstance(entries, list) else []:
         path = _inside(folder, entry)
-        if not path.is_dir():
+        if entry["name"] in layers.get(entry["site"], {}):
+            raise UserError(f"{folder / RUN_FILE} is damaged: it lists {entry['name']!r} twice")
+        if not is_folder(path):
             raise UserError(
                 f"run {folder} lacks the folder {path} of its layer {entry['name']}, expected "
                 "every layer that its run.json lists; fetch it again, or train again"
@@ -62,18 +66,42 @@ def student_folder(run_folder: Path, site: str, student: str) -> Path:
     return run_folder / "layers" / site / student
 
 
+def _check_record(folder: Path, record: dict[str, Any]) -> None:
+    """Refuse what the verbs rely on where it has another type, and links out of the folder."""
+    base = {} if record.get("base_model") is None else record["base_model"]
+    if not isinstance(base, dict) or not all(
+        isinstance(base.get(key), (str, type(None))) for key in ("name", "revision")
+    ):
+        raise UserError(
+            f"{folder / RUN_FILE} is damaged: expected a base model with name and revision, got "
+            f"{base!r}"
+        )
+    for name in ("layers", "eval"):
+        check_inside(folder / name)
+
+
 def _inside(folder: Path, entry: Any) -> Path:
     if not isinstance(entry, dict) or not all(
         isinstance(entry.get(k), str) for k in ("site", "name")
     ):
-        raise UserError(f"{folder / 'run.json'} is damaged: expected students with site and name")
+        raise UserError(f"{folder / RUN_FILE} is damaged: expected students with site and name")
     path = student_folder(folder, entry["site"], entry["name"])
-    unreadable = "\0" in str(path)
-    if unreadable or (folder / "layers").resolve() not in path.resolve().parents:
-        raise UserError(
-            f"{folder / 'run.json'} names a layer outside its folder: {entry['name']!r}"
-        )
+    if not all(_is_one_name(entry[k]) for k in ("site", "name")) or not _is_below(
+        folder / "layers", path
+    ):
+        raise UserError(f"{folder / RUN_FILE} names a layer outside its folder: {entry['name']!r}")
     return path
+
+
+def _is_one_name(part: str) -> bool:
+    return part not in ("", ".", "..") and not set(part) & set("/\\\0")
+
+
+def _is_below(above: Path, path: Path) -> bool:
+    try:
+        return above.resolve() in path.resolve().parents
+    except (OSError, RuntimeError, ValueError):  # too long, or links in a circle
+        return False
 
 
 def from_dict(cls: type[T], value: Any, where: Path | str) -> T:
@@ -84,7 +112,7 @@ def from_dict(cls: type[T], value: Any, where: Path | str) -> T:
     """
     try:
         built: T = _build(cls, value)
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{where} does not hold a {cls.__name__}: {error}") from None
     return built
 
@@ -98,7 +126,9 @@ def _build(kind: Any, value: Any) -> Any:
             raise KeyError(f"unknown fields {unknown}")
         return kind(**{k: _build(hints[k], v) for k, v in value.items()})  # type: ignore[operator]
     if get_origin(kind) is tuple:
-        inner = get_args(kind)[0]
+        inner, *others = get_args(kind)
+        if Ellipsis not in others and len(_of_type(list, value)) != 1 + len(others):
+            raise ValueError(f"got {value!r}, expected {1 + len(others)} values")
         return tuple(_build(inner, item) for item in _of_type(list, value))
     if get_origin(kind) is dict:
         inner = get_args(kind)[1]

@@ -85,7 +85,9 @@ class OpenShard:
     def __init__(self, path: Path, shard: Shard, sites: Sequence[CachedSite], dtype: str) -> None:
         self._sites = sites
         kind: torch.dtype = getattr(torch, dtype)  # one of DTYPES, by the manifest's own check
-        wanted = {TOKEN_IDS: (torch.int64, (shard.tokens,))}
+        wanted: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+            TOKEN_IDS: (torch.int64, (shard.tokens,))
+        }
         for site in sites:
             wanted[x_of(site.name)] = (kind, (shard.tokens, site.d_in))
             wanted[y_of(site.name)] = (kind, (shard.tokens, site.d_out))

@@ -8,9 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mxd._durable_files import cannot_write
+from mxd._json_files import parse_json
+from mxd._outside_files import read_plain
 from mxd.errors import UserError
 
 _logger = logging.getLogger(__name__)
+_MOST_BYTES = 1 << 30
+_REMEDY = (
+    "the answers before are kept: make room, then give the same command again, or name another "
+    "cache with --cache"
+)
 
 
 class Answered(NamedTuple):
@@ -59,21 +67,28 @@ class VerdictCache:
         return self._known.get(key)
 
     def put(self, key: str, answer: Answered, *, judge: str) -> None:
-        """Keep an answer, on disk at once."""
+        """Keep an answer, on disk at once.
+
+        Raises:
+            CannotWriteError: the disk is full, or failing.
+        """
         self._known[key] = answer
         if self._path is None:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"key": key, "judge": judge, **answer._asdict()})
-        with self._path.open("a+b") as file:
-            if file.tell() and not _ends_line(file):
-                line = f"\n{line}"
-            file.write(f"{line}\n".encode())
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a+b") as file:
+                if file.tell() and not _ends_line(file):
+                    line = f"\n{line}"
+                file.write(f"{line}\n".encode())
+        except OSError as error:
+            raise cannot_write(self._path, error, _REMEDY) from error
 
     def _read(self, path: Path) -> None:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = read_plain(path, _MOST_BYTES).decode("utf-8").splitlines()
+        except ValueError as error:  # which a UserError is too
             raise UserError(
                 f"got the cache {path}, which cannot be read ({error}); move it away, or name "
                 "another with --cache"
@@ -102,7 +117,7 @@ def key_of(url: str, model: str, messages: Sequence[dict[str, str]]) -> str:
 
 def _answer(line: str) -> tuple[str, Answered] | None:
     try:
-        entry: Any = json.loads(line)
+        entry: Any = parse_json(line)
         scores = [float(entry[name]) for name in ("concept", "fluency")]
         counts = [int(entry[name]) for name in Answered._fields[2:]]
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):

@@ -1,0 +1,76 @@
+"""Holes that texts, settings and results from outside once found: each stays closed."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pytest
+from tests.report.synthetic import Synthetic
+
+from mxd.data import open_documents, readers
+from mxd.errors import UserError
+from mxd.evaluation.judging.cache import VerdictCache
+from mxd.report.reading import read_run_files
+from mxd.training import read_ablations
+
+
+@pytest.mark.parametrize("name", ["a\0b.jsonl", "~nobody-of-this-name/x.jsonl", "*\0", "x" * 5000])
+def test_source_that_no_file_can_be(name: str) -> None:
+    with pytest.raises(UserError, match=r"got '?.*(x|a|~|\*)"):
+        list(open_documents(name))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.txt", "a.parquet"])
+def test_text_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    for source in (tmp_path / name, tmp_path):
+        with pytest.raises(UserError, match="expected a plain file"):
+            list(open_documents(source))
+
+
+def test_small_file_with_a_giant_line_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "_LONGEST_LINE", 10_000)
+    line = json.dumps({"text": "x" * 20_000}).encode()
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"text": "fine"}\n' + line))
+    with pytest.raises(UserError, match=r"more than 10000 bytes in .*, line 2"):
+        list(open_documents(path))
+
+
+def test_record_that_is_nested_deep_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "fine", "doc": ' + "[" * 300 + "]" * 300 + "}\n")
+    with pytest.raises(UserError, match="nested deeper"):
+        list(open_documents(path))
+
+
+def test_ablations_that_grow_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    lines = "".join(f"b{i}: &b{i} [*b{i - 1}, *b{i - 1}]\n" for i in range(1, 40))
+    path.write_text(f"b0: &b0 [x]\n{lines}ablations: *b39\n")
+    with pytest.raises(UserError, match="got an alias"):
+        read_ablations(path)
+
+
+def test_answers_of_a_judge_that_are_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "answers.jsonl")
+    with pytest.raises(UserError, match="cannot be read"):
+        VerdictCache(tmp_path / "answers.jsonl")
+
+
+def test_results_that_are_no_plain_files_are_left_out_and_named(tmp_path: Path) -> None:
+    folder = Synthetic(ks=(16,), seeds=(1,)).write(tmp_path / "run")
+    os.mkfifo(folder / "eval" / "pipe.json")
+    (folder / "eval" / "folder.json").mkdir()
+    (folder / "eval" / "deep.json").write_text('{"a": ' + "[" * 500 + "]" * 500 + "}")
+    (folder / "eval" / "out.json").symlink_to(tmp_path / "run" / "run.json")
+    (folder / "metrics.jsonl").write_text('{"a": ' + "[" * 500 + "]" * 500 + '}\n{"step": 1}\n')
+    found = read_run_files(folder)
+    assert {"held-out", "doctor"} <= set(found.documents)
+    for name in ("pipe", "folder", "deep", "out"):
+        assert name not in found.documents
+        assert any(f"{name}.json is damaged" in problem for problem in found.problems)
+    assert found.metrics == [{"step": 1}]
