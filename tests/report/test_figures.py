@@ -96,7 +96,7 @@ def test_drawing_nothing_says_what_is_missing(draw, make_evaluation, tmp_path):
 
 def test_drawing_into_a_file_says_so(evaluation, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write picture"):
+    with pytest.raises(UserError, match=r"x\.png cannot be written"):
         draw_frontier(evaluation, tmp_path / "file" / "x")
 
 

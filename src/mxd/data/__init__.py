@@ -20,6 +20,13 @@ from mxd.data.harvest import Harvest, regroup
 from mxd.data.packing import ContextOptions, Contexts, PackedContexts, pack
 from mxd.data.prefetch import prefetch
 from mxd.data.retrying import RetryOptions
+from mxd.data.sharding import (
+    ShardedStream,
+    common_fingerprint,
+    dealt_documents,
+    equal_part,
+    shard_seed,
+)
 from mxd.data.sources import PYTHON_STDLIB, open_documents
 from mxd.data.special_tokens import ExclusionOptions, special_token_ids
 from mxd.data.split import split_documents, without_documents
@@ -47,11 +54,15 @@ __all__ = [
     "OnHarvest",
     "PackedContexts",
     "RetryOptions",
+    "ShardedStream",
     "SiteActivations",
     "SpreadContexts",
     "TextOptions",
     "check_target",
+    "common_fingerprint",
+    "dealt_documents",
     "document_keys",
+    "equal_part",
     "fill_cache",
     "open_documents",
     "pack",
@@ -62,6 +73,7 @@ __all__ = [
     "read_manifest",
     "readable",
     "regroup",
+    "shard_seed",
     "special_token_ids",
     "split_documents",
     "tokenizer_fingerprint",

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from mxd._plain_state import whole
 from mxd.data.buffer import Rows
 from mxd.data.packing import TextPosition
 from mxd.data.prefetch import prefetch
@@ -47,6 +48,16 @@ class Pass(NamedTuple):
     """All token ids, those of excluded rows too, in CPU memory."""
     text: TextPosition | None = None
     """Where the text goes on after this pass, if that is known."""
+
+
+def _text_position(state: Mapping[str, Any]) -> TextPosition:
+    documents, pieces, chain = state["group"]
+    open_ids = state["open_ids"]
+    if not isinstance(chain, str) or any(type(one) is not int for one in open_ids):
+        raise ValueError("got no place in a text")
+    counts = {"documents": documents, "pieces": pieces}
+    place = Place(whole(counts, "documents"), whole(counts, "pieces"), chain)
+    return TextPosition(place, whole(state, "rows"), tuple(open_ids))
 
 
 class RowSource(ABC):
@@ -107,8 +118,10 @@ class RowSource(ABC):
         """Go on from a state, before the first row is taken."""
         text = state["text"]
         if text is not None:
-            text = TextPosition(Place(*text["group"]), text["rows"], tuple(text["open_ids"]))
-        self.position = Position(**state["position"])._replace(text=text)
+            text = _text_position(text)
+        place = state["position"]
+        counts = {name: whole(place, name) for name in Position._fields if name != "text"}
+        self.position = Position(**counts, text=text)
         chain, rest = state["digest"]
         self._digest = TokenDigest(chain, tuple(rest))
 

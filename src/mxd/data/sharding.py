@@ -105,7 +105,7 @@ class ShardedStream:
     @property
     def epoch(self) -> int:
         """The epoch that the furthest of them is in, from 1."""
-        return max(stream.epoch for stream in self.shards.values())
+        return max((stream.epoch for stream in self.shards.values()), default=1)
 
     def close(self) -> None:
         """End the background threads."""

@@ -1,16 +1,17 @@
 """The shuffled stream of activations that layers are trained on."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from mxd._plain_state import whole
 from mxd.data.buffer import RowBuffer, Rows, SiteActivations, Slots
 from mxd.data.harvest import Harvest, Harvester
 from mxd.data.packing import Contexts
+from mxd.data.rounds import Round
 from mxd.data.row_source import RowSource
 from mxd.errors import UserError
 
@@ -24,53 +25,6 @@ class ActivationBatch(NamedTuple):
     """The token that each row belongs to, in CPU memory."""
     tokens: int
     """Tokens served so far, this batch included."""
-
-
-@dataclass
-class _Round:
-    """What is served between two draws of the order."""
-
-    drawn: Int64[Tensor, " slots"]
-    """Slots with rows to serve, in random order."""
-    quota: int
-    """How many of them are served in this round, from the first one on."""
-    start: int = 0
-    """How many have been served."""
-    free: int = 0
-    """How many of these, the newest, still hold what was served."""
-    refilled: list[Int64[Tensor, "_refilled"]] = field(default_factory=list)
-    """Slots that hold new rows."""
-
-    def state(self) -> tuple[dict[str, int], dict[str, Tensor]]:
-        """Plain data and tensors."""
-        refilled = torch.cat([self.drawn[:0], *self.refilled])
-        plain = {"quota": self.quota, "start": self.start, "free": self.free}
-        return plain, {"round.drawn": self.drawn, "round.refilled": refilled}
-
-    def vacant(self, capacity: int) -> Int64[Tensor, " vacant"]:
-        """Slots that were served and not filled again, but for the newest."""
-        taken = torch.cat([self.drawn[self.start - self.free :], *self.refilled])
-        free = torch.ones(capacity, dtype=torch.bool).index_fill_(0, taken, False)
-        return free.nonzero().squeeze(-1)
-
-    def check(self, filled: int) -> None:
-        """Refuse slots that are not there, before anything is read from them.
-
-        Raises:
-            ValueError: there are some.
-        """
-        for slots in (self.drawn, *self.refilled):
-            inside = (slots >= 0) & (slots < filled)
-            if slots.dtype != torch.int64 or not inside.all():
-                raise ValueError(f"got slots beyond the {filled} of the buffer")
-        if not 0 <= self.free <= self.start <= self.quota <= len(self.drawn):
-            raise ValueError(f"got a round at {self.start} of {self.quota}")
-
-    @classmethod
-    def of_state(cls, plain: Mapping[str, int], tensors: Mapping[str, Tensor]) -> "_Round":
-        """The round that gave them."""
-        refilled = [tensors["round.refilled"]]
-        return cls(tensors["round.drawn"], **plain, refilled=refilled)
 
 
 class ActivationStream:
@@ -177,7 +131,7 @@ class ActivationStream:
         self._left_over: Rows | None = None
         self._stored = self._served = 0
         self._filled: int | None = None
-        self._round: _Round | None = None
+        self._round: Round | None = None
         self._vacant: Int64[Tensor, " slots"] | None = None
         self._generator = torch.Generator().manual_seed(seed)
         self._batches = self._serve()
@@ -255,15 +209,15 @@ class ActivationStream:
                 "the size of the buffer cannot change while a run goes on"
             )
         self._source.load_state(plain["source"])
-        self._stored, self._served = plain["stored"], plain["served"]
-        self._filled = plain["filled"]
+        self._stored, self._served = whole(plain, "stored"), whole(plain, "served")
+        self._filled = whole(plain, "filled")
         self._generator.set_state(tensors["generator"])
         held = Rows.of_tensors("buffer", tensors)
         if held is not None:
             self._buffer.load(held)
         self._left_over = Rows.of_tensors("left_over", tensors)
         if plain["round"] is not None:
-            self._round = _Round.of_state(plain["round"], tensors)
+            self._round = Round.of_state(plain["round"], tensors)
             self._round.check(0 if held is None else len(held.token_ids))
             if self._budget is None or self._stored < self._budget:
                 self._vacant = self._round.vacant(self.capacity)
@@ -296,13 +250,13 @@ class ActivationStream:
         self._served += taken
         return ActivationBatch(rows.sites, rows.token_ids, self._served)
 
-    def _first_round(self) -> "_Round":
+    def _first_round(self) -> Round:
         live = torch.arange(self._fill_at_first())
         return self._new_round(live, last=len(live) < self.capacity)
 
-    def _new_round(self, live: Int64[Tensor, " slots"], *, last: bool) -> "_Round":
+    def _new_round(self, live: Int64[Tensor, " slots"], *, last: bool) -> Round:
         drawn = live[torch.randperm(len(live), generator=self._generator)]
-        return _Round(drawn, len(drawn) if last else min(len(drawn), self._round_tokens()))
+        return Round(drawn, len(drawn) if last else min(len(drawn), self._round_tokens()))
 
     def _round_tokens(self) -> int:
         """Tokens to serve between two draws of the order: whole batches."""
