@@ -1,6 +1,6 @@
 """What the engine's parts cost, what they would cost at least, and the distance.
 
-    python benchmarks/engine_costs.py                  # all, a quarter of an hour or more on a quiet machine
+    python benchmarks/engine_costs.py                  # all, a quarter of an hour or more
     python benchmarks/engine_costs.py --only steps     # one part; the others stay as they were
     python benchmarks/engine_costs.py --quick          # tiny sizes, to see that it runs
 
@@ -21,8 +21,6 @@ import torch
 import transformers
 from compare import machine
 from engine_costs.accuracy import measure_accuracy
-from engine_costs.ceilings import as_ceilings, measure_ceilings
-from engine_costs.floors import H100, H200, Ceilings, floors_by_group, step_parts
 from engine_costs.inference import measure_inference
 from engine_costs.memory import UNITS, draw, measure_memory
 from engine_costs.page import write_page
@@ -30,6 +28,15 @@ from engine_costs.parts import measure_step
 from engine_costs.shapes import ARCHITECTURES, gpt2_shape, small_shape
 
 from mxd import __version__
+from mxd.planning import (
+    H100,
+    H200,
+    Ceilings,
+    as_ceilings,
+    floors_by_group,
+    measure_ceilings,
+    step_parts,
+)
 from mxd.training.precision import bf16_is_native
 
 ROOT = Path(__file__).resolve().parent.parent

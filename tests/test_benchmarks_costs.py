@@ -37,7 +37,7 @@ def script(name):
 
 
 def by_name(architecture, shape, element=4):
-    from engine_costs.floors import step_parts
+    from mxd.planning import step_parts
 
     return {part.name: part for part in step_parts(architecture, shape, element)}
 
@@ -66,8 +66,9 @@ def test_rows_and_dense_branch_counts_equal_those_by_hand(shape):
 
 
 def test_gpt2_shape_counts_the_known_figures():
-    from engine_costs.floors import parameters
     from engine_costs.shapes import gpt2_shape
+
+    from mxd.planning import parameters
 
     shape = gpt2_shape("mxd")
     assert parameters("mxd", shape) == pytest.approx(37.8e6, rel=2e-3)
@@ -79,8 +80,9 @@ def test_gpt2_shape_counts_the_known_figures():
 
 @pytest.mark.parametrize("architecture", ["mxd", "transcoder", "skip_transcoder"])
 def test_parameters_are_those_of_the_layer(architecture, shape):
-    from engine_costs.floors import parameters
     from engine_costs.shapes import new_layer
+
+    from mxd.planning import parameters
 
     layer = new_layer(architecture, shape)
     assert parameters(architecture, shape) == sum(p.numel() for p in layer.parameters())
@@ -88,8 +90,9 @@ def test_parameters_are_those_of_the_layer(architecture, shape):
 
 @pytest.mark.parametrize("architecture", ["mxd", "transcoder", "skip_transcoder"])
 def test_every_counted_group_is_measured(architecture, shape):
-    from engine_costs.floors import H200, floors_by_group, step_parts
     from engine_costs.parts import measure_step
+
+    from mxd.planning import H200, floors_by_group, step_parts
 
     times = measure_step(architecture, shape, rounds=1)
     floors = floors_by_group(step_parts(architecture, shape), H200, "float32")
@@ -97,7 +100,7 @@ def test_every_counted_group_is_measured(architecture, shape):
 
 
 def test_floor_is_the_scarcest_resource():
-    from engine_costs.floors import Ceilings, Part, floor_seconds
+    from mxd.planning import Ceilings, Part, floor_seconds
 
     machine = Ceilings("m", "given", {"float32": 100.0}, 10.0, 5.0, 2.0, 50.0)
     assert floor_seconds(Part("p", "g", flops=200, bytes=10), machine, "float32") == 2.0

@@ -9,10 +9,10 @@ import transformers
 import mxd
 from engine_costs.floors import inference_weight_bytes
 from engine_costs.shapes import Shape, gpt2_shape, new_layer
-from engine_costs.timing import Timing, interleaved
 from mxd.demo import bundled_model
 from mxd.kernels import combine, gate
 from mxd.layers import SparseLayer
+from mxd.planning.timing import Timing, interleaved
 
 ARCHITECTURES = ("mxd", "transcoder")
 PROMPT = 8

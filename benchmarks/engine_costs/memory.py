@@ -9,8 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from engine_costs.floors import WEIGHT, parameters
 from engine_costs.shapes import Shape
+from mxd.planning import parameters
+from mxd.planning.work import WEIGHT
 
 UNITS = (4_096, 16_384, 65_536, 262_144)
 SHARE = 0.6

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from engine_costs.shapes import Shape, batch, new_layer
-from engine_costs.timing import Timing, interleaved
 from mxd.kernels import combine, gate
 from mxd.layers import SparseLayer
+from mxd.planning.timing import Timing, interleaved
 from mxd.training import OptimizerRecipe, Schedule, Student, loss_function
 from mxd.training.kept_memory import kept_memory
 from mxd.training.precision import autocast

@@ -1,30 +1,10 @@
 """The shapes that costs are counted and measured at, and layers and data of those shapes."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from mxd.layers import Layer, build
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A layer's dimensions and the tokens of a step."""
-
-    d_in: int
-    """I, width of the input."""
-    d_out: int
-    """O, width of the output."""
-    hidden: int
-    """H, width of an MxD's dense hidden units."""
-    units: int
-    """N, experts or latents."""
-    k: int
-    """K, active units for a token."""
-    tokens: int
-    """T, tokens in a step."""
-
+from mxd.planning import Shape
 
 ARCHITECTURES = ("mxd", "transcoder", "skip_transcoder")
 UNITS = {"mxd": 21_490, "transcoder": 24_576, "skip_transcoder": 24_192}

@@ -1,19 +1,79 @@
 """What this machine can do at most: matrix products, memory, random rows, selection."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from engine_costs.floors import Ceilings
-from engine_costs.timing import Timing, interleaved
+from mxd.layers import build
+from mxd.planning.devices import as_ceilings
+from mxd.planning.shape import Shape
+from mxd.planning.timing import Timing, interleaved
+from mxd.planning.work import floor_seconds, step_parts
+from mxd.training import OptimizerRecipe, Schedule, Student
+from mxd.training.kept_memory import kept_memory
+from mxd.training.precision import autocast
 
 TOKENS, WIDTH, K = 4096, 768, 32
 MATMULS = {"encoder": (TOKENS, WIDTH, 3072), "gate_chunk": (TOKENS, WIDTH, 2048)}
 """Products (m, k, n) that matter at GPT-2's shape: the encoder, and a chunk of the gate."""
 
 
-def measure_ceilings(*, rounds: int = 7, scale: int = 1, bf16: bool = True) -> dict[str, object]:
+def calibrate(machine: str, *, rounds: int = 5, scale: int = 1) -> dict[str, Any]:
+    """Measure this machine's CPU: its ceilings, and how far a step of a layer is from its floor.
+
+    Half a minute on two cores. Measure on a machine that does nothing else.
+
+    Args:
+        machine: what to call it.
+        rounds: repeats of each piece, interleaved.
+        scale: divides every size, for a quick look.
+
+    Returns:
+        JSON-ready: `machine`, `ceilings`, `step_over_floor`.
+    """
+    found = measure_ceilings(rounds=rounds, scale=scale, bf16=False)
+    shape = Shape(WIDTH // scale, WIDTH // scale, 3072 // scale, 21_490 // scale, 8, 1024)
+    floor = sum(
+        floor_seconds(part, as_ceilings(found, machine), "float32")
+        for part in step_parts("mxd", shape)
+    )
+    step = _step_seconds(shape, rounds)
+    return {
+        "machine": machine,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "ceilings": found,
+        "step_over_floor": max(1.0, step["median"] / floor),
+        "step": {**vars(shape), "architecture": "mxd", "floor_seconds": floor, "seconds": step},
+    }
+
+
+def _step_seconds(shape: Shape, rounds: int) -> Timing:
+    """Seconds of the library's own training step of an MxD."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape.tokens, shape.d_in, generator=generator)
+    y = torch.randn(shape.tokens, shape.d_out, generator=generator)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layer = build(
+            "mxd", d_in=shape.d_in, d_out=shape.d_out, d_hidden=shape.hidden, activation="gelu",
+            glu=False, k=shape.k, width=shape.units,
+        )  # fmt: skip
+    recipe = OptimizerRecipe(batch_tokens=shape.tokens)
+    schedule = Schedule.of(recipe, 1000 * shape.tokens)
+    student = Student("calibration", "site", layer, lr=1e-4, seed=0, recipe=recipe,
+                      schedule=schedule)  # fmt: skip
+    device = torch.device("cpu")
+    with kept_memory():
+        work = {"step": lambda: student.step(x, y, autocast("float32", device))}
+        return interleaved(work, rounds, warm_up=2)["step"]
+
+
+def measure_ceilings(*, rounds: int = 7, scale: int = 1, bf16: bool = True) -> dict[str, Any]:
     """Every ceiling, as a rate and as the times behind it.
 
     Args:
@@ -42,24 +102,6 @@ def measure_ceilings(*, rounds: int = 7, scale: int = 1, bf16: bool = True) -> d
         "gigavalues_compared_per_second": _rate(times["select"], moves["select"][1]),
         "seconds": times,
     }
-
-
-def as_ceilings(found: dict[str, object], name: str) -> Ceilings:
-    """The best rate of each kind."""
-    gflops, moved = found["gflops"], found["gigabytes_per_second"]
-    flops: dict[str, float] = {}
-    for key, rate in gflops.items():
-        precision = key.rsplit("_", 1)[1]
-        flops[precision] = max(flops.get(precision, 0.0), rate * 1e9)
-    return Ceilings(
-        name,
-        "measured",
-        flops,
-        max(moved[key] for key in ("copy", "read", "triad")) * 1e9,
-        moved["table_rows"] * 1e9,
-        moved["batch_rows"] * 1e9,
-        found["gigavalues_compared_per_second"] * 1e9,
-    )
 
 
 def _rate(times: Timing, amount: float) -> float:
