@@ -18,6 +18,10 @@ class UserError(ValueError):
         super().__init__(text)
 
 
+class ToldError(UserError):
+    """What the first of several processes met and says; the others end with it too."""
+
+
 class NotANumberError(UserError):
     """NaN where numbers were expected."""
 

@@ -76,12 +76,17 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 def save_tokenizer(folder: Path) -> None:
     """Save a tokenizer of the 64 tokens of the tiny models: BOS, EOS, UNK, then w3 ... w63."""
+    word_tokenizer().save_pretrained(folder)
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """That tokenizer."""
     words = ["<s>", "</s>", "[UNK]", *(f"w{i}" for i in range(3, VOCABULARY))]
     backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=backend, unk_token="[UNK]", bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(folder)
+    )
 
 
 def write_text(path: Path, *, documents: int, seed: int = 0) -> Path:

@@ -5,7 +5,7 @@ from mxd._version import __version__
 from mxd.cli.main import mxd
 
 VERBS = {"demo", "fit", "eval", "probe", "steer", "sweep", "top", "doctor", "edit", "report"}
-VERBS |= {"harvest"}
+VERBS |= {"harvest", "plan"}
 WITHOUT_A_DEFAULT = {"layers", "site", "text_name", "width", "revision", "json_file", "model"}
 """What is left out, rather than set to something, where the flag is not given."""
 _OPTIONS = [

@@ -9,6 +9,7 @@ from tests.training._parts import batches, make_student, same_weights
 
 from mxd.layers import Codes, MxD, SparseLayer
 from mxd.training import OptimizerRecipe, Student, dead_units_loss
+from mxd.training.guard import Guard
 from mxd.training.optimizer import LayerAdamW
 from mxd.training.precision import autocast
 
@@ -84,6 +85,7 @@ def test_update_is_that_of_clipped_gradients(architecture: str) -> None:
     mine, plain = (make_student(architecture, clip_norm=1.0).layer for _ in range(2))
     optimizer = LayerAdamW(mine, OptimizerRecipe(clip_norm=1.0), 1e-2)
     oracle = torch.optim.AdamW(plain.parameters(), lr=1e-2, weight_decay=0)
+    guard = Guard(torch.device("cpu"))
     # A common factor would not show in AdamW's steps: some are clipped, and some not.
     for scale in (1e-3, 5.0, 1e-2, 0.5):
         for one, other in zip(mine.parameters(), plain.parameters(), strict=True):
@@ -91,10 +93,34 @@ def test_update_is_that_of_clipped_gradients(architecture: str) -> None:
             other.grad = one.grad.clone()
         torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
         oracle.step()
-        optimizer.update(1e-2)
+        optimizer.update(1e-2, torch.tensor(1.0), guard, step=1)
         assert all(p.grad is None for p in mine.parameters())
     for got, expected in zip(mine.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+def test_nothing_moves_from_the_first_step_on_that_is_not_finite(
+    bad: str, clip_norm: float | None
+) -> None:
+    layer = make_student("mxd").layer
+    optimizer = LayerAdamW(layer, OptimizerRecipe(clip_norm=clip_norm), 1e-2)
+    guard = Guard(torch.device("cpu"))
+    seen = []
+    for step in range(1, 6):
+        for parameter in layer.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        loss = torch.tensor(float("nan") if bad == "loss" and step == 3 else 1.0)
+        if bad == "gradient" and step == 3:
+            layer.bias.grad = torch.full_like(layer.bias, float("inf"))
+        optimizer.update(1e-2, loss, guard, step)
+        moments = optimizer.moments(layer).values()
+        seen.append([t.detach().clone() for t in (*layer.parameters(), *moments)])
+    assert guard.first_bad() == 3
+    assert not all(torch.equal(a, b) for a, b in zip(seen[0], seen[1], strict=True))
+    for later in seen[2:]:
+        assert all(torch.equal(a, b) for a, b in zip(seen[1], later, strict=True))
 
 
 def test_random_k_draws_differ_and_repeat_with_the_seed() -> None:

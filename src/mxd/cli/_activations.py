@@ -43,6 +43,7 @@ def with_activations(flags: Mapping[str, Any], given: set[str]) -> dict[str, Any
         "doc_column": text.options.doc_column,
         "text_name": text.options.dataset_name,
         "text_split": text.options.split,
+        "skip_damaged": text.options.skip_damaged,
         "context": text.contexts.length,
         "separator": text.contexts.separator,
         "harvest_contexts": manifest.contexts_per_pass,

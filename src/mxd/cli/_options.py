@@ -261,6 +261,20 @@ CHECKPOINT_OPTIONS: list[Option] = [
 ]  # fmt: skip
 
 
+PROCESS_OPTIONS: list[Option] = [
+    click.option(
+        "--layout",
+        help="Under torchrun: how the processes divide the work, sizes of data, students and "
+        "experts such as data=2,experts=2, whose product is their number.  [default: data alone]",
+    ),
+    click.option(
+        "--text-shards", type=COUNT,
+        help="Parts that the text is dealt out to; what is trained depends on them and not on the "
+        "number of processes.  [default: one for each process]",
+    ),
+]  # fmt: skip
+
+
 def output_options(verb: str, json_help: str) -> list[Option]:
     """Where a training verb puts its run, and its results in JSON."""
     return [
@@ -272,12 +286,11 @@ def output_options(verb: str, json_help: str) -> list[Option]:
     ]  # fmt: skip
 
 
-_TRAINING = (
-    _OF_TRAINING_TEXT + LAYER_OPTIONS + TRAINING_OPTIONS + RUN_OPTIONS + CHECKPOINT_OPTIONS
-)
+_TRAINING = _OF_TRAINING_TEXT + LAYER_OPTIONS + TRAINING_OPTIONS + RUN_OPTIONS + CHECKPOINT_OPTIONS
 FIT_OPTIONS = (
     source_options("[default: that of --activations; required without]")
     + _TRAINING
+    + PROCESS_OPTIONS
     + output_options("fit", "File for the record of the run, as in its run.json.")
 )
 GRID_OPTIONS: list[Option] = [

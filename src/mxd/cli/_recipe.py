@@ -48,6 +48,7 @@ def recipe_from_flags(flags: dict[str, Any]) -> Recipe:
         activations=None if flags["activations"] is None else str(flags["activations"]),
         activations_order=flags["activations_order"],
         verify_activations=not flags["skip_checksums"],
+        text_shards=flags.get("text_shards"),
         **({} if flags["tokens"] is None else {"tokens": flags["tokens"]}),
     )
     single_rate = flags["lr"][0] if flags["lr"] and not several_rates else None
@@ -71,6 +72,7 @@ def text_from_flags(flags: dict[str, Any]) -> TextRecipe:
             doc_column=flags["doc_column"],
             dataset_name=flags["text_name"],
             split=flags["text_split"],
+            skip_damaged=flags["skip_damaged"],
         ),
         eval_source=None if flags["eval_text"] is None else lasting(flags["eval_text"]),
         holdout=flags["holdout"],

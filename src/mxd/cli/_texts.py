@@ -1,6 +1,5 @@
 """The texts that an evaluation is asked for, each with a name for its file, and their table."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mxd._json_files import json_object_or_none
 from mxd.cli._measure import HELD_OUT, EvaluationText, as_text, held_out_text
 from mxd.cli._paths import lasting
 from mxd.cli._run import Opened
@@ -19,6 +19,8 @@ from mxd.data import open_documents
 from mxd.errors import UserError
 from mxd.report import short_names
 from mxd.training import first_documents
+
+_MAX_JSON_BYTES = 256 << 20
 
 
 def chosen_texts(opened: Opened, flags: dict[str, Any]) -> list[EvaluationText]:
@@ -62,6 +64,7 @@ def _options(opened: Opened, flags: dict[str, Any]) -> Any:
     return replace(
         opened.run.recipe.text.options,
         dataset_name=flags["text_name"],
+        skip_damaged=flags["skip_damaged"] or opened.run.recipe.text.options.skip_damaged,
         **{name: value for name, value in given.items() if value is not None},
     )
 
@@ -77,11 +80,8 @@ def _name(folder: Path, source: str, taken: set[str]) -> str:
 
 
 def _is_of_another(path: Path, source: str) -> bool:
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(stored, dict) and stored.get("text") != source
+    stored = json_object_or_none(path, _MAX_JSON_BYTES)
+    return stored is not None and stored.get("text") != source
 
 
 def show_texts(screen: Console, documents: Sequence[dict[str, Any]]) -> None:

@@ -110,6 +110,7 @@ def train(
             ),
             resume=flags["resume"],
             accept_changes=flags["accept_changes"] or (),
+            layout=flags.get("layout"),
         )
     return Trained(run, host, tokenizer, said[0] if said else None)
 

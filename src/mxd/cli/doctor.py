@@ -1,6 +1,5 @@
 """`mxd doctor`: name what is wrong with a run's layers, what shows it, and what to do."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from mxd._json_files import json_object_or_none
 from mxd.cli._measure import HELD_OUT, held_out_text, measure
 from mxd.cli._options import options
 from mxd.cli._paths import check_json_target, check_writable, write_json
@@ -84,13 +84,8 @@ def stored_evaluation(run: Run) -> dict[str, Any] | None:
     """The figures that `mxd eval` left of the held-out text, where they say all that is needed."""
     assert run.folder is not None
     path = run.folder / "eval" / f"{HELD_OUT}.json"
-    try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            return None
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(document, dict) or not isinstance(document.get("text"), str):
+    document = json_object_or_none(path, _MAX_JSON_BYTES)
+    if document is None or not isinstance(document.get("text"), str):
         return None
     if type(document.get("tokens")) is not int:
         return None

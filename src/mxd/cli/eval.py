@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
 from mxd.cli._measure import (
     HELD_OUT,
@@ -21,7 +22,7 @@ from mxd.cli._run import MODEL_OPTIONS, chosen_layers, open_with_model
 from mxd.cli._screen import _one_line, console, show_figures, show_together
 from mxd.cli._texts import chosen_texts, show_texts
 from mxd.cli._types import COUNT, NAMES, with_config
-from mxd.errors import UserError
+from mxd.errors import CannotWriteError, UserError
 from mxd.training import store_result
 
 TEXT_OPTIONS: list[Any] = [
@@ -39,6 +40,10 @@ TEXT_OPTIONS: list[Any] = [
     ),
     click.option("--text-name", help="Configuration of a data set.  [default: none]"),
     click.option("--text-split", help="Split of a data set.  [default: as in the run]"),
+    click.option(
+        "--skip-damaged", is_flag=True,
+        help="Leave out damaged records, and what cannot be read of damaged files; each is named.",
+    ),
 ]  # fmt: skip
 
 
@@ -101,10 +106,11 @@ def evaluate_run(run: Path, json_file: Path | None, **flags: Any) -> None:
                 rank_experts=flags["rank_experts"],
                 screen=screen,
             )
-            if documents or flags["student"]:
-                store_result(opened.run, document, name=text.name)
-            else:
-                keep(opened, document, text.name)
+            with _showing_what_is_not_kept(screen, document):
+                if documents or flags["student"]:
+                    store_result(opened.run, document, name=text.name)
+                else:
+                    keep(opened, document, text.name)
             documents.append(document)
     if len(documents) > 1 and not flags["student"]:
         publish_report(opened, documents[0])  # with the other texts
@@ -115,6 +121,16 @@ def evaluate_run(run: Path, json_file: Path | None, **flags: Any) -> None:
     show_together(screen, documents[0])
     if not flags["student"]:
         screen.print(f"Report: {run / 'report.html'}", markup=False)
+
+
+@contextmanager
+def _showing_what_is_not_kept(screen: Console, document: dict[str, Any]) -> Iterator[None]:
+    """Figures that took an hour are at least seen when the disk has no room for them."""
+    try:
+        yield
+    except CannotWriteError:
+        show_figures(screen, document)
+        raise
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`mxd fit`: train layers for any Hugging Face causal language model on any text."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -7,6 +8,7 @@ import click
 from mxd.cli._activations import with_activations
 from mxd.cli._options import FIT_OPTIONS, given_flags, options
 from mxd.cli._paths import check_json_target, write_json
+from mxd.cli._processes import processes
 from mxd.cli._recipe import recipe_from_flags
 from mxd.cli._screen import console
 from mxd.cli._train import run_folder, show_training, train
@@ -23,16 +25,21 @@ def fit_layers(model: str, **flags: Any) -> None:
 
     MODEL is a hub id, a folder, or the name of a bundled model (small-gpt2, small-llama). Lists are
     comma-separated and multiply: two architectures and two K make four layers at each site.
+
+    Several processes train one run under torchrun: torchrun --nproc-per-node 2 -m mxd fit ...
     """
     flags = with_activations(flags, given_flags(click.get_current_context()))
     recipe = recipe_from_flags(flags)
     check_json_target(flags["json_file"])
-    out = run_folder("fit", model, flags)
-    screen = console()
-    if flags["resume"] and is_finished(out):
-        screen.print(f"The run in {out} is finished: nothing to resume.", markup=False)
-        return
-    trained = train(model, recipe, flags, out=out, screen=screen)
-    write_json(flags["json_file"], trained.run.record)
-    show_training(screen, trained.run)
-    screen.print(f"\nRun: {out}\nNext: mxd eval {out}", markup=False)
+    with processes(flags["device"]) as here:
+        out = Path(here.told(lambda: str(run_folder("fit", model, flags))))
+        screen = console()
+        screen.quiet = not here.first
+        if flags["resume"] and here.told(lambda: str(is_finished(out))) == str(True):
+            screen.print(f"The run in {out} is finished: nothing to resume.", markup=False)
+            return
+        trained = train(model, recipe, flags, out=out, screen=screen)
+        if here.first:
+            write_json(flags["json_file"], trained.run.record)
+        show_training(screen, trained.run)
+        screen.print(f"\nRun: {out}\nNext: mxd eval {out}", markup=False)

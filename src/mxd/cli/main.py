@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 import click
 
 from mxd._version import __version__
+from mxd.cli._processes import is_first
 from mxd.cli._screen import _one_line
 from mxd.cli.demo import demo
 from mxd.cli.doctor import doctor
@@ -25,7 +27,7 @@ from mxd.cli.report import report
 from mxd.cli.steer import steer_run
 from mxd.cli.sweep import sweep
 from mxd.cli.top import top
-from mxd.errors import UserError
+from mxd.errors import ToldError, UserError
 from mxd.host import BaseModelMismatch
 
 SUCCESS, INTERNAL_ERROR, USER_ERROR = 0, 1, 2
@@ -81,14 +83,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # click makes an Abort without a word of every KeyboardInterrupt.
         cause = interruption.__cause__ if not str(interruption) else None
         told = str(cause or interruption) or "nothing is kept"
-        _complain(f"interrupted; {told}")
+        if is_first():  # of several processes all are interrupted together
+            _complain(f"interrupted; {told}")
         return 128 + getattr(cause or interruption, "signal_number", signal.SIGINT)
     except click.UsageError as error:
         verb = "mxd" if error.ctx is None else error.ctx.command_path
         _complain(f"{error.format_message().rstrip('.')}; see `{verb} --help`")
         return USER_ERROR
     except (click.ClickException, UserError) as error:
-        _complain(str(error))
+        if not isinstance(error, ToldError):
+            _complain(str(error) if is_first() else f"process {os.environ['RANK']}: {error}")
         return USER_ERROR
     except OSError as error:
         if error.errno in _DISK_ERRORS:

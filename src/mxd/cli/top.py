@@ -31,7 +31,10 @@ from mxd.evaluation import (
 from mxd.evaluation.examples import LEVELS
 from mxd.layers import SparseLayer
 
-_READ_AS_THE_RUN = {"text_column": None, "doc_column": None, "text_name": None, "text_split": None}
+_READ_AS_THE_RUN = {
+    "text_column": None, "doc_column": None, "text_name": None, "text_split": None,
+    "skip_damaged": False,
+}  # fmt: skip
 
 
 @click.command("top")

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from mxd._durable_files import replace_text
 from mxd.data import PYTHON_STDLIB, Contexts, SpreadContexts, pack
 from mxd.demo.models import BUNDLED, bundled_model
 from mxd.errors import UserError
@@ -165,7 +166,7 @@ def _write_report(
     shown: dict[str, Any],
     command: Sequence[str],
 ) -> Path:
-    (out / "eval" / "units.json").write_text(json.dumps(shown, indent=2) + "\n", encoding="utf-8")
+    replace_text(out / "eval" / "units.json", json.dumps(shown, indent=2) + "\n")
     return publish(
         out,
         title=f"{BUNDLED[arch]}, block {LAYER}: an MLP taken apart",

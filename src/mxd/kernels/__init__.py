@@ -6,7 +6,8 @@ come in PyTorch's own operators and in Triton.
 """
 
 from mxd.kernels import naive
+from mxd.kernels.chosen import chosen
 from mxd.kernels.combine import combine
 from mxd.kernels.gate import check_numbers, gate
 
-__all__ = ["check_numbers", "combine", "gate", "naive"]
+__all__ = ["check_numbers", "chosen", "combine", "gate", "naive"]

@@ -1,5 +1,7 @@
 """Which precision the kernels compute in."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -11,9 +13,14 @@ def widen(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in HALF else tensor
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """No autocast inside; on the meta device, where shapes alone are computed, there is none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
 def product_dtype(x: Tensor) -> torch.dtype:
     """The dtype that a matrix product of x runs in, as `F.linear` has it under autocast."""
     device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+    if device != "meta" and torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
     return x.dtype

@@ -9,9 +9,9 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from mxd.errors import NotANumberError, UserError
-from mxd.kernels._dtypes import product_dtype
-from mxd.kernels._rows import scatter_rows, scatter_values, weighted_rows
+from mxd.kernels._dtypes import product_dtype, without_autocast
 from mxd.kernels._select import select
+from mxd.kernels.chosen import coefficient_gradients
 
 
 class _Gate(Function):
@@ -19,7 +19,7 @@ class _Gate(Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, k: int, skip: int, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             values, indices = select(x, weight[skip:], bias[skip:], k, dtype)
         values, indices = values.relu_(), indices + skip if skip else indices
         ctx.save_for_backward(x, weight, values, indices)
@@ -31,17 +31,8 @@ class _Gate(Function):
     def backward(
         ctx: Any, *grads: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
-        x, weight, values, indices = ctx.saved_tensors
-        n = weight.shape[0]
-        grad = grads[0] * (values > 0)  # ReLU passes nothing at and below zero
-        grad_x = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_x = weighted_rows(grad, indices, weight).to(x.dtype)
-        if ctx.needs_input_grad[1]:
-            grad_weight = scatter_rows(grad, indices, x, n).to(weight.dtype)
-        if ctx.needs_input_grad[2]:
-            grad_bias = scatter_values(grad, indices, n).to(weight.dtype)
-        return grad_x, grad_weight, grad_bias, None, None, None
+        found = coefficient_gradients(ctx.needs_input_grad, grads[0], *ctx.saved_tensors)
+        return *found, None, None, None
 
 
 def gate(

@@ -1,7 +1,7 @@
 """From a recipe and the sites of a model to freshly initialised students."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,49 +14,97 @@ from mxd.training.recipe import Recipe, StudentSpec
 from mxd.training.schedule import Schedule
 from mxd.training.starts import start_layer
 from mxd.training.student import Student
+from mxd.training.team import Team
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The students of a run."""
+
+    names: list[tuple[str, str]]
+    """Site and name of every one."""
+    rates: list[float]
+    """Their learning rates."""
+    seeds: list[int]
+    """Their seeds."""
+    own: list[Student]
+    """Those that this process trains."""
 
 
 def build_students(
-    recipe: Recipe, sites: Sequence[MLPSite], means: Mapping[str, Tensor], origin: Provenance
+    recipe: Recipe,
+    sites: Sequence[MLPSite],
+    means: Mapping[str, Tensor],
+    origin: Provenance,
+    team: Team | None = None,
 ) -> list[Student]:
+    """The students of this process (`build_roster`)."""
+    return build_roster(recipe, sites, means, origin, team or Team()).own
+
+
+def build_roster(
+    recipe: Recipe,
+    sites: Sequence[MLPSite],
+    means: Mapping[str, Tensor],
+    origin: Provenance,
+    team: Team,
+) -> Roster:
     """One student for each site and spec of the recipe, its output bias at the mean output.
+
+    Every layer is built whole on the host, one after the other, and what another process trains is
+    let go of: so each starts at the same numbers wherever it is trained.
 
     Args:
         recipe: the recipe.
         sites: where to train.
         means: mean of y over training tokens for each site's name, (d_out,).
         origin: the base model, and the tokens left out of training.
+        team: the processes of the run.
 
     Raises:
         UserError: K larger than N, or a site whose activation or hidden width is unknown.
     """
-    students: dict[tuple[str, str], Student] = {}
-    schedule = Schedule.of(recipe.optimizer, recipe.tokens)
+    roster, schedule = Roster([], [], [], []), Schedule.of(recipe.optimizer, recipe.tokens)
     for site in sites:
         origin = replace(origin, site=site.name, base_fingerprint=site_fingerprint(site))
         for spec in recipe.students:
-            layer = new_layer(recipe, spec, site)
+            layer = _new_layer(recipe, spec, site)
             name = student_name(spec, layer)
-            if (site.name, name) in students:  # a dense control has no K to vary
+            if (site.name, name) in roster.names:  # a dense control has no K to vary
+                continue
+            lr = spec.lr or recipe.optimizer.learning_rate(spec.architecture)
+            roster.names.append((site.name, name))
+            roster.rates.append(lr)
+            roster.seeds.append(spec.seed)
+            if not team.trains(len(roster.names) - 1):
                 continue
             layer.start_bias_at(means[site.name].to(layer.bias.device))
             layer.provenance = replace(origin, student=name, seed=spec.seed)
-            students[site.name, name] = Student(
+            companions = team.take_part(layer)
+            student = Student(
                 name,
                 site.name,
-                layer,
-                lr=spec.lr or recipe.optimizer.learning_rate(spec.architecture),
+                layer.to(recipe.device),
+                lr=lr,
                 seed=spec.seed,
                 recipe=recipe.optimizer,
                 schedule=schedule,
                 variant=spec.variant,
                 start=spec.options.on(recipe.layer).start,
+                companions=companions,
             )
-    return list(students.values())
+            roster.own.append(student)
+    team.check_students(len(roster.names))
+    return roster
 
 
 def new_layer(recipe: Recipe, spec: StudentSpec, site: MLPSite) -> Layer:
     """A freshly initialised layer of a spec for a site; its seed alone decides its start."""
+    return _new_layer(recipe, spec, site).to(recipe.device)
+
+
+def _new_layer(recipe: Recipe, spec: StudentSpec, site: MLPSite) -> Layer:
+    """The layer in host memory."""
     options = spec.options.on(recipe.layer)
     d_hidden = options.d_hidden or site.d_hidden
     activation = options.activation or site.activation
@@ -85,7 +133,7 @@ def new_layer(recipe: Recipe, spec: StudentSpec, site: MLPSite) -> Layer:
             options=options.options(),
         )
         start_layer(layer, options.start, site)
-    return layer.to(recipe.device)
+    return layer
 
 
 def student_name(spec: StudentSpec, layer: Layer) -> str:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mxd.layers import Codes
+from mxd.training.companions import ALONE, Companions
 
 
 class Sums(NamedTuple):
@@ -35,19 +36,41 @@ class Counters:
         self._steps = 0
 
     @torch.no_grad()
-    def add(self, loss: Tensor, nmse: Tensor, codes: Codes | None, tokens: int) -> None:
-        """Count a step: its loss, its NMSE, and the codes of its tokens."""
+    def add(
+        self,
+        loss: Tensor,
+        nmse: Tensor,
+        codes: Codes | None,
+        tokens: int,
+        companions: Companions = ALONE,
+    ) -> Tensor:
+        """Count a step.
+
+        Args:
+            loss: this process's part of its loss.
+            nmse: likewise.
+            codes: the codes of its tokens; None where there are none here.
+            tokens: tokens of the step, over all processes.
+            companions: who has the other parts.
+
+        Returns:
+            The whole step's loss.
+        """
         self._steps += 1
+        active = None if codes is None else codes.values > 0
+        share = loss.new_zeros(()) if active is None else active.sum() / tokens
+        loss, nmse, share = companions.summed(loss, nmse, share)
         self._sums[0] += loss
         self._sums[1] += nmse
-        if codes is None:
-            return
-        active = codes.values > 0
-        self._sums[2] += active.sum() / tokens
+        if not len(self.silent_tokens):
+            return loss
+        self._sums[2] += share
         hits = torch.zeros_like(self.silent_tokens)
-        hits.scatter_add_(0, codes.indices.reshape(-1), active.reshape(-1).to(hits.dtype))
+        if codes is not None and active is not None:
+            hits.scatter_add_(0, codes.indices.reshape(-1), active.reshape(-1).to(hits.dtype))
         self.silent_tokens += tokens
-        self.silent_tokens.masked_fill_(hits > 0, 0)
+        self.silent_tokens.masked_fill_(companions.hit(hits) > 0, 0)
+        return loss
 
     def state(self) -> dict[str, Tensor]:
         """All of it by name; the counters' own tensors."""
@@ -67,8 +90,8 @@ class Counters:
         self._steps = 0
         return Sums(loss, nmse, l0)
 
-    def silent_fraction(self, tokens: int) -> float | None:
-        """Share of units silent for at least this many tokens; None for a dense layer."""
+    def silent_fraction(self, tokens: int, companions: Companions = ALONE) -> float | None:
+        """Share of all units silent for at least this many tokens; None for a dense layer."""
         if not len(self.silent_tokens):
             return None
-        return float((self.silent_tokens >= tokens).double().mean())
+        return companions.fraction(self.silent_tokens >= tokens)

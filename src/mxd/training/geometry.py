@@ -35,17 +35,25 @@ class GeometryTracker:
 
     def due(self, step: int, *, last: bool) -> bool:
         """Whether to look at this step; a twentieth of the run must lie between two looks."""
-        if not self._samples or not (last or step >= self.next_look):
+        if not (last or step >= self.next_look):
             return False
         self.next_look = step + self._interval
-        return True
+        return bool(self._samples)
 
     def look(self, student: Student) -> float | None:
-        """The smallest singular value over the student's sample; None for another architecture."""
+        """The smallest singular value over those of the student's sample that are here.
+
+        None for another architecture, and where none is here.
+        """
         sample = self._samples.get(id(student))
         if sample is None or not isinstance(student.layer, MxD):
             return None
         layer = student.layer
+        if student.companions.units is not None:
+            start, stop = student.companions.units.start, student.companions.units.stop
+            sample = sample[(sample >= start) & (sample < stop)] - start
+            if not len(sample):
+                return None
         return smallest_singular_value(
             layer.decoder, layer.modulators[sample.to(layer.bias.device)]
         )

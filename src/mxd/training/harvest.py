@@ -169,6 +169,8 @@ def asked_manifest(
     contexts = text.pop("contexts")
     for name in ("exclusion", "on_exhausted"):
         del text[name]
+    if not recipe.text.options.skip_damaged:  # which caches did not speak of before it was a choice
+        del text["options"]["skip_damaged"]
     kept = tuple(
         CachedSite(name=s.name, d_in=s.d_in, d_out=s.d_out, fingerprint=site_fingerprint(s))
         for s in sites

@@ -30,6 +30,8 @@ class Interruption:
     def __init__(self) -> None:
         self.asked: int | None = None
         """The signal that asked for it; None as long as none did."""
+        self.ending = False
+        """Whether the run ends anyhow: further signals change nothing."""
         self._waits = False
 
     @contextmanager
@@ -43,6 +45,8 @@ class Interruption:
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal; a second one does not wait."""
+        if self.ending:
+            return
         if not self._waits or self.asked is not None:
             raise KeyboardInterrupt
         self.asked = number

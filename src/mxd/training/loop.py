@@ -1,15 +1,16 @@
 """The training loop, and all that must be kept for it to go on as if nothing had happened."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mxd.data import ActivationBatch, ActivationStream
-from mxd.training.checkpoints import Part, random_state, restore_random_state
+from mxd._plain_state import whole
+from mxd.data import ActivationBatch, ShardedStream, SiteActivations
+from mxd.training.build import Roster
+from mxd.training.checkpoints import Checkpoint, Part, random_state, restore_random_state
 from mxd.training.geometry import GeometryTracker
 from mxd.training.metrics_log import MetricsLog
 from mxd.training.precision import autocast
@@ -17,7 +18,8 @@ from mxd.training.progress import OnProgress, Reporter
 from mxd.training.recipe import Recipe
 from mxd.training.saver import Saver
 from mxd.training.stopwatch import Stopwatch
-from mxd.training.student import Student
+from mxd.training.student_files import load_student, student_state
+from mxd.training.team import Team
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +30,14 @@ class Workers:
 
     recipe: Recipe
     """What is trained, and how."""
-    stream: ActivationStream
-    """Where activations come from."""
-    students: list[Student]
-    """What is trained on them."""
+    stream: ShardedStream
+    """Where this process's activations come from."""
+    roster: Roster
+    """What is trained on them, here and elsewhere."""
+    widths: dict[str, tuple[int, int]]
+    """d_in and d_out of every site."""
+    team: Team
+    """The processes of the run."""
     clock: Stopwatch
     """Where the time goes."""
 
@@ -46,14 +52,17 @@ class Loop:
     """
 
     def __init__(self, workers: Workers, log: MetricsLog, on_progress: OnProgress | None) -> None:
-        recipe, students = workers.recipe, workers.students
+        recipe, roster = workers.recipe, workers.roster
         batch_tokens = recipe.optimizer.batch_tokens
         self.total = -(-recipe.tokens // batch_tokens) * batch_tokens
         self._workers, self._log = workers, log
-        self._tracker = GeometryTracker(students, recipe.track_experts, self.total // batch_tokens)
-        self._report = Reporter(
-            students, log, self._tracker, workers.clock, self.total, on_progress
+        self._tracker = GeometryTracker(
+            roster.own, recipe.track_experts, self.total // batch_tokens
         )
+        self._report = Reporter(
+            roster.own, roster.names, workers.team, log, self._tracker, workers.clock,
+            self.total, on_progress,
+        )  # fmt: skip
         self.step = self.tokens = 0
 
     def run(self, saver: Saver) -> None:
@@ -62,80 +71,94 @@ class Loop:
         Raises:
             Interrupted: a signal asked to stop; the run is saved.
         """
-        recipe, clock = self._workers.recipe, self._workers.clock
-        batches = iter(self._workers.stream)
+        recipe, clock, team = self._workers.recipe, self._workers.clock, self._workers.team
         while True:
             with clock.harvesting():
-                batch = next(batches, None)
-            if batch is None:
+                batch = self._workers.stream.next_batch()
+            # Nobody leaves alone: whose text has ended goes on with nothing until all have.
+            rows = 0 if batch is None else len(batch.token_ids)
+            agreed = team.agree(rows, saver.wishes())
+            if not agreed.rows:
                 break
-            self.step, self.tokens = self.step + 1, batch.tokens
+            self.step, self.tokens = self.step + 1, self.tokens + agreed.rows
             with clock.stepping():
                 self._step(batch)
             if self.step % recipe.log_every == 0 or self.tokens >= self.total:
                 self._report(self.step, self.tokens)
-            saver.after(self)
-            if all(student.diverged for student in self._workers.students):
+            saver.after(self, agreed)
+            if self._report.all_diverged:
                 logger.warning("all students have diverged: the run ends at step %d", self.step)
                 break
         if self.step > self._report.step:  # the text ended before the budget
             self._report(self.step, self.tokens, last=True)
-        logger.info("trained %d students for %d steps", len(self._workers.students), self.step)
+        count = len(self._workers.roster.names)
+        logger.info("trained %d students for %d steps", count, self.step)
 
-    def _step(self, batch: ActivationBatch) -> None:
+    def _step(self, batch: ActivationBatch | None) -> None:
         recipe = self._workers.recipe
         device = torch.device(recipe.device)
-        # In the buffer's type to the device, which need not be waited for, and wider only there.
+        sites = self._nothing() if batch is None else batch.sites
         placed = {
-            name: (x.to(device, non_blocking=True).float(), y.to(device, non_blocking=True).float())
-            for name, (x, y) in batch.sites.items()
+            name: (self._placed(x, device), self._placed(y, device))
+            for name, (x, y) in sites.items()
         }
-        for student in self._workers.students:
+        for student in self._workers.roster.own:
             if student.diverged:
                 continue
             x, y = placed[student.site]
             fed = y if student.layer.reads == "output" else x
             student.step(fed, y, autocast(recipe.precision, device))
 
-    def state(self) -> Part:
-        """All that a checkpoint holds; the tensors are those in use."""
-        files: dict[str, dict[str, Tensor]] = {}
-        students = []
-        for number, student in enumerate(self._workers.students):
-            file = f"student-{number}.safetensors"
-            plain, files[file] = student.state()
-            entry = {"site": student.site, "name": student.name, "file": file, "state": plain}
-            students.append(entry)
-        stream, files["stream-0.safetensors"] = self._workers.stream.state()
-        content = {
-            "tokens": self.tokens,
-            "progress": self._report.state(),
-            "metrics_bytes": self._log.size,
-            "random": random_state(),
-            "students": students,
-            "streams": [{"file": "stream-0.safetensors", "state": stream}],
+    def _placed(self, own: Tensor, device: torch.device) -> Tensor:
+        """Rows on the device, with those of the processes that train on the same."""
+        # In the buffer's type to the device, which need not be waited for, and wider only there.
+        return self._workers.team.shared(own.to(device, non_blocking=True)).float()
+
+    def _nothing(self) -> SiteActivations:
+        dtype = getattr(torch, self._workers.recipe.buffer.dtype)
+        return {
+            name: (torch.zeros((0, d_in), dtype=dtype), torch.zeros((0, d_out), dtype=dtype))
+            for name, (d_in, d_out) in self._workers.widths.items()
         }
+
+    def state(self) -> Part:
+        """All that this process has to save; the tensors are those in use."""
+        workers = self._workers
+        files: dict[str, dict[str, Tensor]] = {}
+        content: dict[str, Any] = {"students": [], "streams": []}
+        for student in workers.roster.own:
+            if student.companions.keeps:
+                number = workers.roster.names.index((student.site, student.name))
+                content["students"].append(student_state(student, number, files))
+        for shard, stream in workers.stream.shards.items():
+            file = f"stream-{shard}.safetensors"
+            plain, files[file] = stream.state()
+            content["streams"].append({"file": file, "shard": shard, "state": plain})
+        if workers.team.speaks:
+            content |= {
+                "tokens": self.tokens,
+                "progress": self._report.state(),
+                "metrics_bytes": self._log.size,
+                "random": random_state(),
+            }
         return Part(content, files)
 
-    def load_state(
-        self, content: Mapping[str, Any], files: Mapping[str, Mapping[str, Tensor]]
-    ) -> None:
-        """Go on from a state of a run with the same students.
-
-        Args:
-            content: what a checkpoint.json holds.
-            files: tensors by the name of their file.
+    def load_state(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of a run with the same students and text shards.
 
         Raises:
             ValueError, KeyError, TypeError, RuntimeError: it does not fit.
         """
+        content = checkpoint.content
         saved = {(entry["site"], entry["name"]): entry for entry in content["students"]}
-        for student in self._workers.students:
-            entry = saved[student.site, student.name]
-            student.load_state(entry["state"], files[entry["file"]])
-        (stream,) = content["streams"]
-        self._workers.stream.load_state(stream["state"], files[stream["file"]])
+        for student in self._workers.roster.own:
+            load_student(student, saved[student.site, student.name], checkpoint)
+        streams = {entry.get("shard", 0): entry for entry in content["streams"]}
+        for shard, stream in self._workers.stream.shards.items():
+            entry = streams[shard]
+            stream.load_state(entry["state"], checkpoint.tensors(entry["file"]))
         self._report.load_state(content["progress"])
-        self._log.rewind(content["metrics_bytes"], content["step"])
+        self._report.all_diverged = all(entry["state"]["diverged"] for entry in saved.values())
+        self._log.rewind(whole(content, "metrics_bytes"), whole(content, "step"))
         restore_random_state(content["random"])
-        self.step, self.tokens = content["step"], content["tokens"]
+        self.step, self.tokens = whole(content, "step"), whole(content, "tokens")

@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 _SIGNS = (
     "can't allocate memory",
@@ -28,18 +30,21 @@ class MicroBatches:
     def __init__(self, name: str, tokens: int | None, may_split: bool) -> None:
         self._name, self.tokens, self._may_split = name, tokens, may_split
 
-    def run(self, batch: int, attempt: Callable[[list[slice]], None]) -> None:
+    def run(self, batch: int, attempt: Callable[[list[slice]], T]) -> T:
         """Call `attempt` with the parts of a batch until it fits; each attempt starts afresh.
 
         Args:
             batch: tokens of the batch.
             attempt: computes a step in the given parts.
 
+        Returns:
+            What the attempt that fitted returned.
+
         Raises:
             Whatever `attempt` raises, and its out-of-memory error where nothing smaller is left.
         """
         while True:
-            size = min(self.tokens or batch, batch)
+            size = max(1, min(self.tokens or batch, batch))
             try:
                 return attempt([slice(i, min(i + size, batch)) for i in range(0, batch, size)])
             except RuntimeError as error:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mxd.layers import Layer, SparseLayer
+from mxd.training.companions import ALONE, Companions
 from mxd.training.guard import Guard
 from mxd.training.recipe import OptimizerRecipe
 
@@ -21,9 +22,17 @@ class LayerAdamW(torch.optim.AdamW):
         layer: the layer to train.
         recipe: betas, weight decay, and the norm to clip at.
         lr: learning rate.
+        companions: who has parts of the gradients.
     """
 
-    def __init__(self, layer: Layer, recipe: OptimizerRecipe, lr: float) -> None:
+    def __init__(
+        self,
+        layer: Layer,
+        recipe: OptimizerRecipe,
+        lr: float,
+        companions: Companions = ALONE,
+    ) -> None:
+        self._companions = companions
         self._clip_norm = recipe.clip_norm
         self._fused = layer.bias.device.type in ("cpu", "cuda")
         self._unit_norm: SparseLayer | None = None
@@ -59,7 +68,7 @@ class LayerAdamW(torch.optim.AdamW):
         """
         if self._unit_norm is not None:
             self._unit_norm.remove_parallel_gradient()
-        norm = torch.nn.utils.get_total_norm(self._gradients())
+        norm = self._companions.gradient_norm(self.param_groups[0]["params"])
         guard.watch(loss, norm, step)
         if self._clip_norm is not None:
             self._clip((norm / self._clip_norm).clamp(min=1.0).float())

@@ -213,6 +213,10 @@ class Recipe:
     """How they are trained."""
     buffer: BufferRecipe = field(default_factory=BufferRecipe)
     """The buffer that activations are shuffled in."""
+    text_shards: int | None = None
+    """Parts that the documents are dealt out to, each with a share of every batch and of the
+    buffer; they decide what is computed, while who reads them does not, so that a run can go on
+    with another number of processes. None takes one for each process; one for a cache."""
     seed: int = 42
     """Seed of the order of activations and of the split of the text."""
     precision: str = "auto"
@@ -250,6 +254,8 @@ class Recipe:
         at_least("tokens", self.tokens, 1)
         at_least("log_every", self.log_every, 1)
         at_least("track_experts", self.track_experts, 0)
+        if self.text_shards is not None:
+            at_least("text_shards", self.text_shards, 1)
         _seed(self.seed)
         if not self.students:
             raise UserError("got no students, expected at least one architecture to train")

@@ -8,14 +8,14 @@ from typing import Any
 
 from mxd._version import __version__
 from mxd.host import MLPSite, site_fingerprint
+from mxd.training.build import Roster
 from mxd.training.recipe import Recipe
-from mxd.training.student import Student
 
 
 def record_of(
     recipe: Recipe,
     sites: list[MLPSite],
-    students: list[Student],
+    roster: Roster,
     base_model: str | None,
     revision: str | None,
     command: Sequence[str] | None,
@@ -29,8 +29,11 @@ def record_of(
         },
         "command": list(command or []),
         "recipe": recipe.to_dict(),
-        "seeds": {"run": recipe.seed, "students": sorted({s.seed for s in students})},
-        "students": [{"site": s.site, "name": s.name, "lr": s.lr} for s in students],
+        "seeds": {"run": recipe.seed, "students": sorted(set(roster.seeds))},
+        "students": [
+            {"site": site, "name": name, "lr": lr}
+            for (site, name), lr in zip(roster.names, roster.rates, strict=True)
+        ],
         "versions": versions(),
     }
 

@@ -1,7 +1,8 @@
 """Find what a run can go on from, and go on."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ from mxd.training.checkpoints import (
     Checkpoint,
     check_changes,
     check_names,
+    checkpoint_folder,
     delete_after,
     differences,
     newest_good,
     remove_unfinished,
     saved_steps,
+    unchecked,
 )
 from mxd.training.loop import Loop
 from mxd.training.recipe import Recipe
 from mxd.training.record import versions
+from mxd.training.team import Team
 
 logger = logging.getLogger(__name__)
 
@@ -69,37 +73,64 @@ def usable_checkpoints(
                 f"the run in {folder} was begun on another model: its MLPs have other weights; "
                 "give the model of before, or start a new run"
             )
-        check_changes(differences(content.get("recipe"), base["recipe"]), accept)
+        found = differences(_numbered(content.get("recipe")), _numbered(base["recipe"]))
+        check_changes(found, accept)
         yield checkpoint
 
 
-def restore(loop: Loop, folder: Path, checkpoints: Iterable[Checkpoint]) -> Checkpoint:
+def _numbered(recipe: Any) -> Any:
+    """A recipe whose number of text shards is a number: one where none is named."""
+    if not isinstance(recipe, dict):
+        return recipe
+    return {**recipe, "text_shards": recipe.get("text_shards") or 1}
+
+
+def restore(loop: Loop, folder: Path, checkpoints: Iterator[Checkpoint], team: Team) -> Checkpoint:
     """Put a run into the state of the first of these checkpoints that fits it.
 
     Args:
         loop: the run, freshly begun.
         folder: its folder.
-        checkpoints: what `usable_checkpoints` gave.
+        checkpoints: what `usable_checkpoints` gave; the first process's count.
+        team: the processes of the run, which all take the same one.
 
     Raises:
         UserError: none does.
     """
-    for checkpoint in checkpoints:
-        try:
-            loop.load_state(checkpoint.content, _Files(checkpoint))
-        except _MISFITS as error:
-            logger.warning(
-                "checkpoint %s is left out: it does not fit the run (%s: %s)",
-                checkpoint.folder,
-                type(error).__name__,
-                error,
-            )
-            continue
-        _say(checkpoint)
+    while True:
+        held: list[Checkpoint] = []
+
+        def newest() -> str:
+            held.extend(islice(checkpoints, 1))  # noqa: B023 (it is called at once)
+            if not held:  # noqa: B023
+                raise none_usable(folder)
+            return str(held[0].step)  # noqa: B023
+
+        step = int(team.told(newest))
+        checkpoint = held[0] if held else None
+        if team.all(_fits(loop, folder, step, checkpoint)):
+            break
+    found = held[0] if held else unchecked(folder, step)
+    if team.speaks:
+        _say(found)
         remove_unfinished(folder)
-        delete_after(folder, checkpoint.step)
-        return checkpoint
-    raise none_usable(folder)
+        delete_after(folder, step)
+    return found
+
+
+def _fits(loop: Loop, folder: Path, step: int, checkpoint: Checkpoint | None) -> bool:
+    """Whether a run could be put into a state; only the first process compares checksums."""
+    try:
+        loop.load_state(checkpoint or unchecked(folder, step))
+    except _MISFITS as error:
+        logger.warning(
+            "checkpoint %s is left out: it does not fit the run (%s: %s)",
+            checkpoint_folder(folder, step),
+            type(error).__name__,
+            error,
+        )
+        return False
+    return True
 
 
 def none_usable(folder: Path) -> UserError:
@@ -115,25 +146,13 @@ def has_checkpoints(folder: Path) -> bool:
     return bool(saved_steps(folder))
 
 
-class _Files(Mapping[str, Mapping[str, torch.Tensor]]):
-    """A checkpoint's tensors; each file is read when it is asked for, and not kept."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._checkpoint = checkpoint
-
-    def __getitem__(self, name: str) -> dict[str, torch.Tensor]:
-        return self._checkpoint.tensors(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._checkpoint.content["files"])
-
-    def __len__(self) -> int:
-        return len(self._checkpoint.content["files"])
-
-
 def _say(checkpoint: Checkpoint) -> None:
     logger.warning("resumed from step %d", checkpoint.step)
-    before = {**checkpoint.content["versions"], "threads": checkpoint.content["threads"]}
+    said = checkpoint.content.get("versions")
+    before = {
+        **(said if isinstance(said, dict) else {}),
+        "threads": checkpoint.content.get("threads"),
+    }
     now = {**versions(), "threads": torch.get_num_threads()}
     unlike = [
         f"{name} {before.get(name)}, now {now[name]}"

@@ -1,13 +1,15 @@
 """When a run is saved: now and then, and when it is asked to stop."""
 
 import logging
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol, runtime_checkable
 
 from mxd.training.checkpoints import CheckpointOptions, CheckpointWriter, Part
 from mxd.training.interruption import Interrupted, Interruption
+from mxd.training.team import Agreed, Team, Wishes
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ class Saver:
         options: when, and how much is kept.
         record: entries of every checkpoint.json that do not change.
         interruption: whether somebody asked the run to stop.
+        team: the processes of the run; all save at the same steps.
     """
 
     def __init__(
@@ -38,17 +41,39 @@ class Saver:
         options: CheckpointOptions,
         record: dict[str, Any],
         interruption: Interruption,
+        team: Team,
     ) -> None:
+        self._team = team
         self._run, self._options, self._record = run, options, record
         self._interruption = interruption
-        self._writer = None if run is None else CheckpointWriter(run, options.keep)
+        self._writer = (
+            None if run is None else CheckpointWriter(run, options.keep, team.rank, team.size)
+        )
         self._last = monotonic()
 
-    def stoppable(self) -> AbstractContextManager[None]:
-        """Let a signal wait for the end of the step; the context that training goes on in."""
-        return self._interruption.waiting()
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """The context that training goes on in: a signal waits for the end of the step.
 
-    def after(self, run: Saved) -> None:
+        On leaving it everything is written; after an error, nothing that other processes have to
+        take part in.
+        """
+        try:
+            with self._interruption.waiting():
+                yield
+        except BaseException:
+            # Whoever started several processes asks the others to stop when one is lost.
+            self._interruption.ending = self._team.size > 1
+            self._abandon()
+            raise
+        self.close()
+
+    def wishes(self) -> Wishes:
+        """What this process tells the others before a step."""
+        late = self._options.late((monotonic() - self._last) / 60)
+        return Wishes(self._interruption.asked or 0, late)
+
+    def after(self, run: Saved, agreed: Agreed) -> None:
         """Save if it is due at this step, or if the run is to stop.
 
         Raises:
@@ -56,22 +81,42 @@ class Saver:
         """
         if self._writer is None:
             return
-        if self._interruption.asked is not None:
+        # Alone, a signal need not wait for the next step.
+        asked = agreed.asked if self._team.size > 1 else self._interruption.asked
+        late = agreed.late if self._team.size > 1 else self.wishes().late
+        if asked:
             self._save(run)
             self.close()
-            raise Interrupted(self._farewell(run.step), self._interruption.asked)
-        if self._options.due(run.step, (monotonic() - self._last) / 60):
+            if self._team.size > 1:
+                self._interruption.ending = True  # the launcher may ask again
+                self._team.all(True)
+            raise Interrupted(self._farewell(run.step), asked)
+        if late or self._options.due(run.step):
             self._save(run)
 
     def close(self) -> None:
         """Wait until everything is written."""
+        if self._writer is None:
+            return
+        # The first process waits for the files of the others: not before it is known that they are
+        # all there, since one that is gone writes none.
+        if not self._team.speaks:
+            self._writer.wait()
+        self._team.all(True)
+        self._writer.wait()
+
+    def _abandon(self) -> None:
+        """End what is being written, without the other processes: one of them may be gone."""
         if self._writer is not None:
+            self._writer.desert()
             self._writer.wait()
 
     def _save(self, run: Saved) -> None:
         assert self._writer is not None
+        self.close()  # the one before
         part = run.state()
-        self._writer.save(run.step, Part({**self._record, **part.content}, part.files))
+        record = self._record if self._team.speaks else {}
+        self._writer.save(run.step, Part({**record, **part.content}, part.files))
         self._last = monotonic()
 
     def _farewell(self, step: int) -> str:

@@ -1,21 +1,28 @@
 """Where a training's activations come from: the model, or a cache that it was harvested into."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from mxd.data import (
     ActivationStream,
     CachedStream,
     Document,
+    DocumentSource,
+    Harvest,
     Manifest,
+    ShardedStream,
+    dealt_documents,
+    equal_part,
     pack,
     read_manifest,
+    shard_seed,
     tokenizer_fingerprint,
 )
 from mxd.errors import UserError
@@ -26,15 +33,16 @@ from mxd.training.run import from_dict
 from mxd.training.text import training_documents
 
 
-def open_stream(
+def open_shards(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     recipe: Recipe,
     sites: list[MLPSite],
     excluded: tuple[int, ...],
     documents: Iterable[Document] | None,
-) -> ActivationStream:
-    """The stream that a recipe describes.
+    own: Sequence[int],
+) -> ShardedStream:
+    """The stream that a recipe describes, those shards of it that this process reads.
 
     Args:
         model: the frozen model.
@@ -43,17 +51,77 @@ def open_stream(
         sites: where layers are trained.
         excluded: ids of tokens that are not trained on.
         documents: documents instead of the recipe's text; None takes that.
+        own: the numbers of the shards.
 
     Raises:
         UserError: the text cannot be read, or the cache is damaged, unfinished, of another model,
-            or of other text.
+            or of other text; or a batch does not divide into so many shards.
     """
+    shards = recipe.text_shards or 1
+    equal_part("batch_tokens", recipe.optimizer.batch_tokens, shards)
     if recipe.activations is not None:
         if documents is not None:
             raise UserError("got documents beside a cache of activations, expected one of them")
-        return _from_cache(Path(recipe.activations), tokenizer, recipe, sites, excluded, model)
+        if shards > 1:
+            raise UserError(
+                f"got {shards} text shards with a cache of activations, expected 1: a cache is "
+                "read by one process, which hands its rows on; leave text_shards out"
+            )
+        folder = Path(recipe.activations)
+        return ShardedStream(
+            {n: _from_cache(folder, tokenizer, recipe, sites, excluded, model) for n in own}
+        )
     if documents is None:
         documents = training_documents(recipe.text, recipe.seed)
+    elif shards > 1 and not isinstance(documents, DocumentSource):
+        documents = list(documents)  # each shard goes through them
+    harvest = _one_at_a_time(model, sites, recipe.device)
+    return ShardedStream(
+        {
+            n: _from_text(harvest, tokenizer, recipe, excluded, _dealt(documents, n, shards), n)
+            for n in own
+        }
+    )
+
+
+def _one_at_a_time(model: nn.Module, sites: list[MLPSite], device: str) -> Harvest:
+    """The model's passes; shards that run ahead, each in a thread of its own, take turns."""
+    turn = Lock()
+
+    def harvest(ids: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        with turn:
+            return capture(model, sites, ids.to(device, non_blocking=True))
+
+    return harvest
+
+
+def text_shards(recipe: Recipe, processes: int, before: Mapping[str, Any] | None) -> int:
+    """How many shards a run has: as the run that goes on has it, as asked for, or one a process.
+
+    Args:
+        recipe: what is asked for.
+        processes: how many there are.
+        before: the recipe of the run that is gone on with, as plain data; None where none is.
+    """
+    if recipe.text_shards is not None:
+        return recipe.text_shards
+    if before is not None:
+        return int(before.get("text_shards") or 1)
+    return 1 if recipe.activations is not None else processes
+
+
+def _dealt(documents: Iterable[Document], shard: int, shards: int) -> Iterable[Document]:
+    return documents if shards == 1 else dealt_documents(documents, shard, shards)
+
+
+def _from_text(
+    harvest: Harvest,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    excluded: tuple[int, ...],
+    documents: Iterable[Document],
+    shard: int,
+) -> ActivationStream:
     contexts = pack(
         documents,
         tokenizer,
@@ -62,31 +130,33 @@ def open_stream(
         number_documents=False,
     )
     return ActivationStream(
-        harvest=lambda ids: capture(model, sites, ids.to(recipe.device, non_blocking=True)),
+        harvest=harvest,
         contexts=contexts,
         harvest_contexts=recipe.buffer.harvest_contexts,
         harvest_device=recipe.device,
         prefetch=passes_ahead(recipe.buffer.prefetch, torch.device(recipe.device)),
-        **_common(recipe, excluded),
+        **_common(recipe, excluded, shard),
     )
 
 
-def _common(recipe: Recipe, excluded: tuple[int, ...]) -> dict[str, Any]:
-    """What both kinds of stream take."""
+def _common(recipe: Recipe, excluded: tuple[int, ...], shard: int = 0) -> dict[str, Any]:
+    """What both kinds of stream take: a shard's part of what the recipe says."""
     buffer, batch_tokens = recipe.buffer, recipe.optimizer.batch_tokens
+    shards = recipe.text_shards or 1
+    own_batch = batch_tokens // shards
     on_exhausted: Literal["repeat", "stop"] = (
         "repeat" if recipe.text.on_exhausted == "repeat" else "stop"
     )
     return {
-        "batch_tokens": batch_tokens,
-        "buffer_tokens": max(buffer.contexts * recipe.text.contexts.length, batch_tokens),
+        "batch_tokens": own_batch,
+        "buffer_tokens": max(buffer.contexts * recipe.text.contexts.length // shards, own_batch),
         "refill": buffer.refill,
         "device": buffer.device,
         "dtype": getattr(torch, buffer.dtype),
         "excluded_token_ids": excluded,
         "on_exhausted": on_exhausted,
-        "seed": recipe.seed,
-        "max_tokens": recipe.tokens,
+        "seed": shard_seed(recipe.seed, shard),
+        "max_tokens": -(-recipe.tokens // batch_tokens) * own_batch,
     }
 
 

@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mxd._plain_state import flag, number, numbers, whole
 from mxd.layers import Codes, Layer, SparseLayer
+from mxd.training.companions import ALONE, Companions
 from mxd.training.counters import Counters
 from mxd.training.dead_units import dead_units_loss
 from mxd.training.guard import Guard
@@ -35,6 +37,14 @@ class Window(NamedTuple):
     """Learning rate of the last step."""
 
 
+class _Found(NamedTuple):
+    """What a step's passes leave to be counted."""
+
+    loss: Tensor
+    nmse: Tensor
+    codes: Codes | None
+
+
 class Student:
     """A layer, and what it takes to train it on batches of (x, y)."""
 
@@ -50,7 +60,10 @@ class Student:
         schedule: Schedule,
         variant: str | None = None,
         start: str = "paper",
+        companions: Companions = ALONE,
     ) -> None:
+        self.companions = companions
+        """The processes that train this student too."""
         self.variant, self.start = variant, start
         self.name, self.site, self.layer, self.seed = name, site, layer, seed
         self.recipe, self.schedule, self.lr = recipe, schedule, lr
@@ -62,12 +75,13 @@ class Student:
         """The number of that step, from 1; the weights are those before it."""
         self._loss = loss_function(recipe.loss)
         self._k_draws = torch.Generator().manual_seed(seed)
-        self._optimizer = LayerAdamW(layer, recipe, lr)
-        self._counters = Counters(layer.config.n_units, layer.bias.device)
+        self._optimizer = LayerAdamW(layer, recipe, lr, companions)
+        units = len(layer.unit_rows) if isinstance(layer, SparseLayer) else 0
+        self._counters = Counters(units, layer.bias.device)
         self._guard = Guard(layer.bias.device)
-        self._newest_loss = torch.zeros(())
         # AuxK's loss is a ratio of sums over the batch, which parts of it cannot know.
-        self._micro = MicroBatches(name, recipe.micro_tokens, not recipe.auxk_coefficient)
+        may_split = companions.may_split and not recipe.auxk_coefficient
+        self._micro = MicroBatches(name, recipe.micro_tokens, may_split)
 
     def step(
         self,
@@ -90,37 +104,50 @@ class Student:
         k = None
         if isinstance(self.layer, SparseLayer) and self.layer.config.random_k:
             k = self.layer.training_k(self._k_draws)
+        self.companions.begin(y)
+        tokens = self.companions.tokens(len(x))
         with context:
-            self._micro.run(len(x), lambda parts: self._gradients(x, y, k, parts))
+            found = self._passed(x, y, k)
+        self.companions.sum_gradients(self.layer)
+        loss = self._counters.add(*found, tokens, self.companions)
+        del found  # what is not needed for the optimizer's step takes no memory during it
         lr = self.lr * self.schedule.factor(self.steps)
-        self._optimizer.update(lr, self._newest_loss, self._guard, self.steps + 1)
+        self._optimizer.update(lr, loss, self._guard, self.steps + 1)
         self.steps += 1
-        self.tokens += len(x)
+        self.tokens += tokens
 
-    def _gradients(self, x: Tensor, y: Tensor, k: int | None, parts: list[slice]) -> None:
+    def _passed(self, x: Tensor, y: Tensor, k: int | None) -> _Found:
+        """Gradients of this process's part of a batch."""
+        if not len(x):  # the text here has ended, and that of other processes has not
+            return _Found(y.new_zeros(()), y.new_zeros(()), None)
+        rows = len(y[self.companions.own])
+        return self._micro.run(rows, lambda parts: self._gradients(x, y, k, parts))
+
+    def _gradients(self, x: Tensor, y: Tensor, k: int | None, parts: list[slice]) -> _Found:
         """Gradients of a batch's loss, a part of it at a time, and what there is to count."""
         self._optimizer.zero_grad(set_to_none=True)
         codes = combined = None
         if isinstance(self.layer, SparseLayer):
             # What is sparse is never split: its memory is O(tokens · (k + d)), while the gradient
             # of each part would be as wide as N.
-            codes = self.layer.encode(x, k)
-            combined = self.layer.combined(codes)
-        if len(parts) == 1:
+            codes = self.companions.encode(self.layer, x, k)
+            combined = self.companions.combined(self.layer, codes)
+        x, y = x[self.companions.own], y[self.companions.own]
+        if len(parts) <= 1:
             prediction = self._dense(combined, x).float()
             fit = self._loss(prediction, y)
-            loss = fit + self._penalties(codes, x, y - prediction.detach())
+            loss = self.companions.part_of(fit)
+            loss = loss + self._penalties(codes, x, y - prediction.detach())
             self._backward(loss)
             nmse = fit if self._loss is normalized_mse else normalized_mse(prediction, y)
+            nmse = self.companions.part_of(nmse)
         else:
             loss, nmse, combined_grad = self._in_parts(combined, x, y, parts)
             rest = self._penalties(codes, x, None)
             if combined is not None and combined_grad is not None:
                 self._backward((combined * combined_grad).sum() + rest)
             loss = loss + rest
-        # Only once the whole batch has gone through: a failed attempt leaves no trace.
-        self._newest_loss = loss.detach()
-        self._counters.add(self._newest_loss, nmse.detach(), codes, len(x))
+        return _Found(loss.detach(), nmse.detach(), codes)
 
     def _in_parts(
         self, combined: Tensor | None, x: Tensor, y: Tensor, parts: list[slice]
@@ -133,10 +160,10 @@ class Student:
             prediction = self._dense(None if leaf is None else leaf[part], x[part]).float()
             # The losses are means over tokens with y ≠ 0; a part counts with its share of them.
             share = known[part].sum() / known.sum().clamp(min=1)
-            loss = self._loss(prediction, y[part]) * share
+            loss = self.companions.part_of(self._loss(prediction, y[part]) * share)
             self._backward(loss)
             total += loss.detach()
-            nmse += normalized_mse(prediction.detach(), y[part]) * share
+            nmse += self.companions.part_of(normalized_mse(prediction.detach(), y[part]) * share)
         return total, nmse, None if leaf is None else leaf.grad
 
     def _dense(self, combined: Tensor | None, x: Tensor) -> Tensor:
@@ -150,7 +177,7 @@ class Student:
             return 0.0
         total: Tensor | float = 0.0
         if self.layer.config.sparsity == "l1":
-            total = self.recipe.l1_coefficient * codes.values.sum(-1).mean()
+            total = self.recipe.l1_coefficient * self.companions.mean_sum(codes.values)
         if self.recipe.auxk_coefficient and residual is not None:
             dead = self._counters.silent_tokens >= self.recipe.dead_after_tokens
             auxiliary = dead_units_loss(self.layer, x, residual, dead, self.recipe.auxk_units)
@@ -197,19 +224,22 @@ class Student:
 
         self.layer.load_state_dict(part("layer."))
         self._optimizer.load_moments(self.layer, part("optimizer."))
-        self._optimizer.lr = plain["lr"]
+        self._optimizer.lr = number(plain, "lr")
         self._counters.load_state(part("counters."))
         self._guard.load_state(part("guard."))
         self._k_draws.set_state(tensors["random.k"])
-        self.steps, self.tokens = plain["steps"], plain["tokens"]
-        self.diverged, self._micro.tokens = plain["diverged"], plain["micro_tokens"]
+        self.steps, self.tokens = whole(plain, "steps"), whole(plain, "tokens")
+        self.diverged = flag(plain, "diverged")
+        halved = plain["micro_tokens"] is not None
+        self._micro.tokens = whole(plain, "micro_tokens", least=1) if halved else None
         self.bad_step = self._guard.first_bad()
-        self.nmse_history = [math.nan if v is None else v for v in plain["nmse_history"]]
+        self.nmse_history = numbers(plain, "nmse_history")
 
     def take_window(self) -> Window:
         """Means since the last call; the one place that waits for the device."""
         loss, nmse, l0 = self._counters.take()
-        dead = self._counters.silent_fraction(min(self.recipe.dead_after_tokens, self.tokens))
+        silent = min(self.recipe.dead_after_tokens, self.tokens)
+        dead = self._counters.silent_fraction(silent, self.companions)
         self.bad_step = self._guard.first_bad()
         self.diverged = self.diverged or self.bad_step is not None
         self.nmse_history.append(nmse)

@@ -1,13 +1,21 @@
 """The training summary that goes into a layer's folder."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from mxd.data import ActivationStream
 from mxd.training.recipe import Recipe
 from mxd.training.student import Student
 
 
-def summarise(student: Student, recipe: Recipe, stream: ActivationStream) -> dict[str, Any]:
+class TextRead(NamedTuple):
+    """How much of the text a run has read, all of its processes together."""
+
+    epoch: int
+    """The epoch that the furthest is in, from 1."""
+    fingerprint: str
+    """Fingerprint of all token ids."""
+
+
+def summarise(student: Student, recipe: Recipe, read: TextRead) -> dict[str, Any]:
     """The training summary of a layer's config.json."""
     history = student.nmse_history
     tenth = max(1, len(history) // 10)
@@ -18,7 +26,7 @@ def summarise(student: Student, recipe: Recipe, stream: ActivationStream) -> dic
         "text": recipe.text.source,
         "tokens": student.tokens,
         "steps": student.steps,
-        "epochs": stream.epoch,
+        "epochs": read.epoch,
         "loss": recipe.optimizer.loss,
         "lr": student.lr,
         "precision": recipe.precision,
@@ -28,5 +36,5 @@ def summarise(student: Student, recipe: Recipe, stream: ActivationStream) -> dic
         "nmse_last_tenth": None if student.diverged else last,
         "nmse_tenth_before": None if student.diverged else before,
         "still_falling": None if last is None or before is None else last < 0.98 * before,
-        "data_fingerprint": stream.fingerprint,
+        "data_fingerprint": read.fingerprint,
     }

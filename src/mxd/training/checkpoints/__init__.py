@@ -3,10 +3,12 @@
 from mxd.training.checkpoints.changes import check_changes, check_names, differences
 from mxd.training.checkpoints.folder import (
     Checkpoint,
+    checkpoint_folder,
     delete_after,
     newest_good,
     remove_unfinished,
     saved_steps,
+    unchecked,
 )
 from mxd.training.checkpoints.options import CheckpointOptions
 from mxd.training.checkpoints.random_state import random_state, restore_random_state
@@ -19,6 +21,7 @@ __all__ = [
     "Part",
     "check_changes",
     "check_names",
+    "checkpoint_folder",
     "delete_after",
     "differences",
     "newest_good",
@@ -26,4 +29,5 @@ __all__ = [
     "remove_unfinished",
     "restore_random_state",
     "saved_steps",
+    "unchecked",
 ]

@@ -5,17 +5,17 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from mxd._durable_files import sha256_of
 from mxd._json_files import read_json_object
+from mxd._tensor_files import TensorFile
 from mxd.errors import UserError
 
 FORMAT, FORMAT_VERSION = "mxd-checkpoint", 1
@@ -31,6 +31,11 @@ logger = logging.getLogger(__name__)
 def step_name(step: int) -> str:
     """The name of a checkpoint's folder."""
     return f"step-{step:08d}"
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where a run's checkpoint of a step is."""
+    return run / CHECKPOINTS / step_name(step)
 
 
 @dataclass(frozen=True)
@@ -49,18 +54,27 @@ class Checkpoint:
         assert type(step) is int
         return step
 
-    def tensors(self, file: str) -> dict[str, torch.Tensor]:
+    def tensors(
+        self, file: str, rows: Mapping[str, slice] = MappingProxyType({})
+    ) -> dict[str, torch.Tensor]:
         """The tensors of one of its files.
+
+        Args:
+            file: its name.
+            rows: of which tensors to read these rows alone.
 
         Raises:
             UserError: there is no such file in it, or it is no safetensors file.
         """
         if file not in self.content["files"]:
             raise UserError(f"{self.folder / MANIFEST} lists no file {file!r}; it is damaged")
-        try:
-            return load_file(self.folder / file)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{self.folder / file} is damaged: {error}") from None
+        opened = TensorFile(self.folder / file, remedy="an earlier checkpoint may be good")
+        return {
+            name: opened.rows(name, *rows[name].indices(entry.shape[0])[:2])
+            if name in rows
+            else opened.tensor(name)
+            for name, entry in opened.entries.items()
+        }
 
 
 def saved_steps(run: Path) -> list[int]:
@@ -86,8 +100,21 @@ def newest_good(run: Path) -> Iterator[Checkpoint]:
             logger.warning("checkpoint %s is left out: %s", folder, error)
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
+def unchecked(run: Path, step: int) -> Checkpoint:
+    """A run's checkpoint of a step, whose checksums another process has compared.
+
+    Raises:
+        UserError: something is missing or damaged.
+    """
+    return read_checkpoint(checkpoint_folder(run, step), compare=False)
+
+
+def read_checkpoint(folder: Path, *, compare: bool = True) -> Checkpoint:
     """Read a checkpoint's record and compare all its files with their checksums.
+
+    Args:
+        folder: where it is.
+        compare: whether to compare checksums, for which all files are read.
 
     Raises:
         UserError: something is missing or damaged.
@@ -110,7 +137,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     if type(step) is not int or step_name(step) != folder.name or not isinstance(files, dict):
         raise UserError(f"{path} is damaged: it is not the record of {folder.name}")
     for name, entry in files.items():
-        _check_file(folder, name, entry)
+        _check_file(folder, name, entry, compare)
     return Checkpoint(folder, content)
 
 
@@ -120,7 +147,7 @@ def checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def _check_file(folder: Path, name: str, entry: Any) -> None:
+def _check_file(folder: Path, name: str, entry: Any, compare: bool) -> None:
     path = folder / name
     if not _FILE.fullmatch(name) or path.is_symlink() or not isinstance(entry, dict):
         raise UserError(f"{folder / MANIFEST} is damaged: it lists a file {name!r}")
@@ -129,7 +156,7 @@ def _check_file(folder: Path, name: str, entry: Any) -> None:
     size = path.stat().st_size
     if size != entry.get("bytes"):
         raise UserError(f"{path} has {size} bytes, expected {entry.get('bytes')}")
-    if sha256_of(path) != entry.get("sha256"):
+    if compare and sha256_of(path) != entry.get("sha256"):
         raise UserError(f"{path} is damaged: its content does not have its checksum")
 
 

@@ -26,12 +26,10 @@ class CheckpointOptions:
                 f"got every_minutes={self.every_minutes}, expected more than 0, or None"
             )
 
-    def due(self, step: int, minutes: float) -> bool:
-        """Whether to save at this step.
+    def due(self, step: int) -> bool:
+        """Whether to save at this step, counted since the beginning of the run."""
+        return self.every_steps is not None and step % self.every_steps == 0
 
-        Args:
-            step: steps done since the beginning of the run.
-            minutes: time since the last checkpoint.
-        """
-        by_step = self.every_steps is not None and step % self.every_steps == 0
-        return by_step or (self.every_minutes is not None and minutes >= self.every_minutes)
+    def late(self, minutes: float) -> bool:
+        """Whether to save so many minutes after the last checkpoint."""
+        return self.every_minutes is not None and minutes >= self.every_minutes

@@ -5,6 +5,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mxd._durable_files import replace_text, sha256_of, sync_file, sync_folder
-from mxd.errors import UserError
+from mxd.errors import CannotWriteError, UserError
 from mxd.training.checkpoints.folder import (
     CHECKPOINTS,
     FORMAT,
@@ -26,6 +27,7 @@ from mxd.training.checkpoints.folder import (
     saved_steps,
     step_name,
 )
+from mxd.training.checkpoints.joining import hear, joined, tell
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +62,20 @@ class CheckpointWriter:
     when all of it is on the disk. One that cannot be written is told of in the log, and the run
     goes on.
 
+    Of several processes each writes files of its own into that folder, and says so in one more; the
+    first one waits for these and makes a checkpoint of it. They need a file system in common.
+
     Args:
         run: the run's folder.
         keep: newest checkpoints that are kept.
+        rank: this process's number.
+        ranks: how many there are.
     """
 
-    def __init__(self, run: Path, keep: int) -> None:
+    def __init__(self, run: Path, keep: int, rank: int = 0, ranks: int = 1) -> None:
         self._folder, self._keep = run / CHECKPOINTS, keep
+        self._rank, self._others = rank, range(1, ranks)
+        self._deserted = threading.Event()
         self._thread: threading.Thread | None = None
         self.failure: str | None = None
         """Why the newest checkpoint could not be written; None where it could."""
@@ -81,6 +90,10 @@ class CheckpointWriter:
             target=self._guarded, args=(step, copied), name="mxd-checkpoint"
         )
         self._thread.start()
+
+    def desert(self) -> None:
+        """Wait no longer for other processes: one of them is gone."""
+        self._deserted.set()
 
     def wait(self) -> None:
         """Wait for the checkpoint that is being written."""
@@ -101,15 +114,28 @@ class CheckpointWriter:
                 self.failure,
                 last,
             )
-            shutil.rmtree(self._folder / f".{step_name(step)}.new", ignore_errors=True)
+            new = self._folder / f".{step_name(step)}.new"
+            if self._rank:
+                with suppress(CannotWriteError):
+                    tell(new, self._rank, {"failure": self.failure})
+            else:
+                shutil.rmtree(new, ignore_errors=True)
 
     def _write(self, step: int, part: Part) -> None:
         final = self._folder / step_name(step)
         new = self._folder / f".{final.name}.new"
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
+        if not self._others:
+            shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True, exist_ok=bool(self._others))
         files = {name: write_tensors(new / name, part.files[name]) for name in part.files}
-        seal(new, {"step": step, **part.content}, files)
+        if self._rank:
+            tell(new, self._rank, {"content": dict(part.content), "files": files})
+            return
+        content: Mapping[str, Any] = part.content
+        if self._others:
+            told = [hear(new, rank, self._deserted) for rank in self._others]
+            content, files = joined(content, files, told)
+        seal(new, {"step": step, **content}, files)
         if final.exists():
             delete(final)
         new.rename(final)

@@ -1,0 +1,83 @@
+"""One checkpoint of several processes: each says what it wrote, and the first puts it together."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from typing import Any
+
+from mxd._durable_files import replace_text
+from mxd._json_files import read_json_object
+
+PATIENCE_SECONDS = 600.0
+"""How long the first process waits for what another one has to write."""
+_LOOK_SECONDS = 0.02
+_MAX_JSON_BYTES = 64 << 20
+_JOINED = ("students", "streams")
+"""Lists of a checkpoint.json of which each process has entries."""
+
+
+def tell(folder: Path, rank: int, said: Mapping[str, Any]) -> None:
+    """Say that all files of this process are on the disk, or why they are not.
+
+    Raises:
+        CannotWriteError: the disk is full, or the folder is gone.
+    """
+    replace_text(_place(folder, rank), json.dumps(said, allow_nan=False))
+
+
+def hear(folder: Path, rank: int, deserted: Event) -> dict[str, Any]:
+    """What a process said; waits for it.
+
+    Args:
+        folder: the checkpoint's folder.
+        rank: the process.
+        deserted: set when a process is known to be gone.
+
+    Raises:
+        OSError: it could not write its part, or says nothing.
+    """
+    path = _place(folder, rank)
+    limit = monotonic() + PATIENCE_SECONDS
+    while not path.is_file():
+        if deserted.wait(_LOOK_SECONDS) or monotonic() > limit:
+            # It may have written its part and died after that.
+            if path.is_file():
+                break
+            raise OSError(f"process {rank} did not write its part")
+    said = read_json_object(
+        path, missing=f"{path} is gone", remedy="save again", most_bytes=_MAX_JSON_BYTES
+    )
+    path.unlink()
+    if "failure" in said:
+        raise OSError(f"process {rank}: {said['failure']}")
+    return said
+
+
+def joined(
+    content: Mapping[str, Any], files: Mapping[str, Any], told: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The content of checkpoint.json and its list of files, from those of all processes."""
+    content, files = dict(content), dict(files)
+    for said in told:
+        for name in _JOINED:
+            content[name] = [*content[name], *said["content"][name]]
+        files |= said["files"]
+    content["streams"] = sorted(content["streams"], key=lambda entry: int(entry["shard"]))
+    content["students"] = _with_all_parts(content["students"])
+    return content, files
+
+
+def _with_all_parts(students: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry for each student, which names all parts of it."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in students:
+        first = found.setdefault((entry["site"], entry["name"]), entry)
+        if first is not entry:
+            first["parts"] = [*first["parts"], *entry["parts"]]
+    return list(found.values())
+
+
+def _place(folder: Path, rank: int) -> Path:
+    return folder / f"process-{rank}.json"

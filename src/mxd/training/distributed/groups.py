@@ -1,0 +1,73 @@
+"""Which ranks this one works with, and for what."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from mxd.errors import UserError
+from mxd.training.distributed.collectives import Group
+from mxd.training.distributed.layout import Layout
+
+
+@dataclass(frozen=True)
+class Groups:
+    """This rank's groups; None where it is alone in one."""
+
+    layout: Layout
+    """Sizes of the mesh."""
+    place: tuple[int, int, int]
+    """This rank's coordinates: data, students, experts."""
+    everyone: Group
+    """All ranks: what a run agrees on."""
+    data: Group
+    """Ranks that hold the same units of the same students: their units' gradients are summed."""
+    experts: Group
+    """Ranks that share the units of the same students."""
+    batch: Group
+    """Ranks that see the same part of a batch, whatever they train: they share its rows."""
+    replicas: Group
+    """Ranks of the same students: gradients of what is not cut into units are summed over them."""
+
+    @classmethod
+    def of(cls, layout: Layout, device_type: str = "cpu") -> "Groups":
+        """The groups of a layout; every rank of the run has to call it.
+
+        Args:
+            layout: sizes of the mesh.
+            device_type: `cpu` or `cuda`.
+
+        Raises:
+            UserError: a layout for another number of processes.
+        """
+        size = dist.get_world_size() if dist.is_initialized() else 1
+        if layout.world_size != size:
+            raise UserError(
+                f"got layout {layout} of {layout.world_size} processes and {size} of them, "
+                "expected the same number; change the layout or start as many"
+            )
+        if size == 1:
+            return cls(layout, (0, 0, 0), None, None, None, None, None)
+        mesh = layout.mesh(device_type)
+        ranks = mesh.mesh  # (data, students, experts)
+        place = mesh.get_coordinate()
+        assert place is not None  # every rank of the run is in the mesh
+        return cls(
+            layout=layout,
+            place=(place[0], place[1], place[2]),
+            everyone=dist.group.WORLD,
+            data=_unless_alone(mesh.get_group("data")),
+            experts=_unless_alone(mesh.get_group("experts")),
+            batch=_own_of(ranks.flatten(1)),
+            replicas=_own_of(ranks.transpose(0, 1).flatten(1)),
+        )
+
+
+def _own_of(rows: torch.Tensor) -> Group:
+    """The group among these rows of ranks that this rank is in."""
+    group, _ = dist.new_subgroups_by_enumeration(rows.tolist())
+    return _unless_alone(group)
+
+
+def _unless_alone(group: Group) -> Group:
+    return group if group is not None and dist.get_world_size(group) > 1 else None

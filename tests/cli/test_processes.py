@@ -1,0 +1,48 @@
+"""`mxd fit` beside other processes, and what is refused there."""
+
+import pytest
+from tests.cli._parts import small
+
+
+def test_a_layout_for_more_processes_than_there_are_is_refused(cli, saved, text, tmp_path):
+    flags = small(text=text, out=tmp_path / "run", layout="data=2")
+    cli.refuses(["fit", saved("gpt2"), *flags], "layout 'data=2'", "another number of processes")
+    flags = small(text=text, out=tmp_path / "run", layout="rows=2")
+    cli.refuses(["fit", saved("gpt2"), *flags], "'rows=2'", "data, students, experts")
+
+
+def test_shards_that_do_not_divide_a_batch_are_refused(cli, saved, text, tmp_path):
+    flags = small(text=text, out=tmp_path / "run", text_shards=3)
+    cli.refuses(["fit", saved("gpt2"), *flags], "batch_tokens=64", "choose 63")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["sweep", "gpt2", "--text", "x"], "several processes for `mxd sweep`"),
+        (["fit", "gpt2", *small(text="x", device="cuda:0")], "cuda"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused(cli, monkeypatch, arguments, named):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    cli.refuses(arguments, named)
+
+
+def test_processes_after_the_first_say_which_they_are(cli, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert cli("sweep", "gpt2").err.startswith("mxd: process 1: got several processes")
+
+
+def test_text_shards_are_part_of_the_run(cli, saved, text, tmp_path):
+    flags = small(text=text, out=tmp_path / "run", text_shards=2, checkpoint_every=5)
+    cli.succeeds("fit", saved("gpt2"), *flags)
+    files = (tmp_path / "run" / "checkpoints" / "step-00000010").iterdir()
+    streams = sorted(path.name for path in files if path.name.startswith("stream"))
+    assert streams == ["stream-0.safetensors", "stream-1.safetensors"]
+    refused = small(text=text, out=tmp_path / "run", text_shards=4)
+    (tmp_path / "run" / "run.json").write_text(
+        (tmp_path / "run" / "run.json").read_text().replace('"complete": true', '"complete": false')
+    )
+    cli.refuses(["fit", saved("gpt2"), *refused, "--resume"], "text_shards", "start a new run")
