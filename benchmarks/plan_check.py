@@ -109,7 +109,7 @@ def main() -> None:
             peaks = [measure(case) for _ in range(flags.repeats)]
             known[case.name] = {"measured_bytes": int(statistics.median(peaks)), "peaks": peaks}
         if case.name in known:
-            known[case.name] = {**asdict(case), **known[case.name], **predict(case)}
+            known[case.name] = {**known[case.name], **asdict(case), **predict(case)}
             show(known[case.name])
             flags.out.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(result(known), indent=2) + "\n", encoding="utf-8")

@@ -28,6 +28,10 @@ from mxd.training.team import Wishes
 SPECS = ("mxd", "skip_transcoder", "topk_autoencoder")
 
 
+ALL = -1
+"""In place of a victim's rank."""
+
+
 def documents(count: int) -> list[Document]:
     """Documents of unlike lengths: shards of them end at different steps."""
     return [
@@ -87,10 +91,10 @@ def refuses(here: World, out: str, cases: list[tuple[dict[str, Any], str | None,
 
 
 def dies(here: World, out: str, changes: dict[str, Any], layout: str, victim: int) -> None:
-    """One rank is killed in the middle of a training that is saved every other step."""
+    """One rank is killed, or all, in the middle of a training that is saved every other step."""
 
     def at(progress: Any) -> None:
-        if here.rank == victim and progress.tokens >= 512:
+        if victim in (here.rank, ALL) and progress.tokens >= 512:
             os.kill(os.getpid(), signal.SIGKILL)
 
     train(out, changes, layout, every=2, on_progress=at)

@@ -144,6 +144,17 @@ def test_two_ranks_of_which_one_is_killed_end_with_the_same_bytes(
     assert rows_of(whole) == rows_of(out)
 
 
+@pytest.mark.parametrize("layout", ["data=2", "experts=2"])
+def test_two_ranks_killed_together_end_with_the_same_bytes(layout: str, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert_done(ranks_train(2, whole, {}, layout))
+    said = run_ranks(_fit_checks.dies, 2, str(out), {}, layout, _fit_checks.ALL, patience=120)
+    assert said == ["exit -9"] * 2
+    assert saved_steps(out)
+    assert_done(ranks_train(2, out, {}, layout, resume=True))
+    same_bytes(whole, out)
+
+
 def test_sigterm_to_one_rank_saves_the_run(alone: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert_done(run_ranks(_fit_checks.is_asked_to_stop, 2, str(out), {}, "data=2", patience=120))
