@@ -172,4 +172,5 @@ def test_file_in_the_place_of_the_figures_is_refused(cli, run_folder):
     (run_folder / "eval").write_text("mine", encoding="utf-8")
     result = cli("eval", run_folder, *FEW)
     assert result.code == 2
-    assert "eval: File exists" in result.err
+    assert "File exists" in result.err
+    assert str(run_folder / "eval") in result.err

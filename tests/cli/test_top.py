@@ -77,9 +77,8 @@ def test_bad_input_is_refused(cli, trained, saved, text, tmp_path):
 
 def test_hostile_names_in_a_run_do_nothing_on_the_terminal(cli, trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "run")
-    name = "mxd[/red]\x1b[2J\nmxd: done"
+    name = "mxd[red]\x1b[2J\nmxd: done"
     site = folder / "layers" / "transformer.h.1.mlp"
-    (site / name).parent.mkdir()
     (site / STUDENT).rename(site / name)
     record = read_json(folder / "run.json")
     record["students"][0]["name"] = name
@@ -94,7 +93,7 @@ def test_hostile_names_in_a_run_do_nothing_on_the_terminal(cli, trained, tmp_pat
         assert "\x1b" not in result.out + result.err
         assert "mxd: done" not in result.out.splitlines()
     for result in shown[:3]:
-        assert "mxd[/red]\N{REPLACEMENT CHARACTER}[2J↵mxd: done" in result.out
+        assert "mxd[red]\N{REPLACEMENT CHARACTER}[2J↵mxd: done" in result.out
     refused = cli("top", folder, "--student", "none")
     assert refused.code == 2
     assert "\x1b" not in refused.err

@@ -5,9 +5,12 @@ import json
 import os
 from pathlib import Path
 
+import click
 import pytest
 from tests.report.synthetic import Synthetic
 
+from mxd.cli._paths import lasting
+from mxd.cli.fit import fit_layers
 from mxd.data import open_documents, readers
 from mxd.errors import UserError
 from mxd.evaluation.judging.cache import VerdictCache
@@ -53,6 +56,26 @@ def test_ablations_that_grow_are_refused(tmp_path: Path) -> None:
     path.write_text(f"b0: &b0 [x]\n{lines}ablations: *b39\n")
     with pytest.raises(UserError, match="got an alias"):
         read_ablations(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("seed: []", "empty list"),
+        ("k: &a [1]\nseed: *a", "an alias"),
+        ("k: 1\nk: 2", "a key twice"),
+    ],
+    ids=["empty", "alias", "twice"],
+)
+def test_flags_from_a_file_that_mean_nothing(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "flags.yaml").write_text(content)
+    with pytest.raises(click.UsageError, match=said):
+        fit_layers.make_context("fit", ["model", "--config", str(tmp_path / "flags.yaml")])
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000])
+def test_names_that_no_path_has_stay_as_they_are(name: str) -> None:
+    assert lasting(name) == name
 
 
 def test_answers_of_a_judge_that_are_a_pipe(tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ class ActivationStream:
         self._stored = self._served = 0
         self._filled: int | None = None
         self._round: Round | None = None
+        self._order: Slots | None = None
         self._vacant: Int64[Tensor, " slots"] | None = None
         self._generator = torch.Generator().manual_seed(seed)
         self._batches = self._serve()
@@ -229,23 +230,24 @@ class ActivationStream:
     def _next(self) -> ActivationBatch | None:
         """The next batch; what the one before it took from the buffer is replaced first."""
         current = self._round or self._first_round()
+        order = self._order_of(current)
         # Spread over the batches: the model runs a little before each, not for long at once.
         if self._vacant is not None:  # a budget had ended here, and was raised
             current.refilled.append(self._fill(self._buffer.slots(self._vacant)))
             self._vacant = None
         if current.free:
-            free = current.drawn[current.start - current.free : current.start]
-            current.refilled.append(self._fill(self._buffer.slots(free)))
+            free = order.slice(current.start - current.free, current.start)
+            current.refilled.append(self._fill(free))
             current.free = 0
         if current.start >= current.quota:
             live = torch.cat([current.drawn[current.quota :], *current.refilled])
             current = self._new_round(live, last=len(live) < len(current.drawn))
+            order = self._order_of(current)
         self._round = current
         taken = min(self._batch_tokens, current.quota - current.start)
         if taken == 0:
             return None
-        slots = self._buffer.slots(current.drawn[current.start : current.start + taken])
-        rows = self._buffer.read(slots)
+        rows = self._buffer.read(order.slice(current.start, current.start + taken))
         current.start, current.free = current.start + taken, taken
         self._served += taken
         return ActivationBatch(rows.sites, rows.token_ids, self._served)
@@ -257,6 +259,12 @@ class ActivationStream:
     def _new_round(self, live: Int64[Tensor, " slots"], *, last: bool) -> Round:
         drawn = live[torch.randperm(len(live), generator=self._generator)]
         return Round(drawn, len(drawn) if last else min(len(drawn), self._round_tokens()))
+
+    def _order_of(self, current: Round) -> Slots:
+        """The slots of a round, sent to the device of the buffer once."""
+        if self._order is None or self._order.host is not current.drawn:
+            self._order = self._buffer.slots(current.drawn)
+        return self._order
 
     def _round_tokens(self) -> int:
         """Tokens to serve between two draws of the order: whole batches."""
