@@ -21,7 +21,7 @@ def test_a_bundled_model_is_planned(cli):
     result = cli.succeeds("plan", "small-gpt2", "--expansion", 6, "--json", "plan.json")
     document = read_json(cli.folder / "plan.json")
     assert document["kind"] == "plan"
-    assert document["command"].startswith("mxd ")
+    assert document["command"].startswith("mxd")
     assert document["model"]["sites"][0]["name"] == "transformer.h.3.mlp"  # the middle one
     assert document["tokens_per_second"] is None
     assert document["layout"]["fits"]
