@@ -1,10 +1,12 @@
 """Spoil ten thousand files and see that none does harm: `python -m tests.fuzz.run`."""
 
 import argparse
+import faulthandler
 import json
 import logging
 import os
 import random
+import signal
 import sys
 import tempfile
 import warnings
@@ -20,6 +22,7 @@ from tests.fuzz.targets import every_target
 def main() -> int:
     """Run the campaign; 1 where anything failed."""
     arguments = _arguments()
+    faulthandler.register(signal.SIGUSR1)
     target_file = None if arguments.json is None else arguments.json.absolute()
     logging.disable(logging.WARNING)  # thousands of damaged lines are named
     warnings.simplefilter("ignore")

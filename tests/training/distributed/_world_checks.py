@@ -97,10 +97,3 @@ def dies_in_a_layer(here: World) -> None:
 
 def hangs(here: World) -> None:
     time.sleep(1000 if here.rank else 0)
-
-
-def is_imported_when_asked_for() -> None:
-    """What a single process imports holds none of the package."""
-    from tests.training.distributed import _preload
-
-    assert not _preload.EAGERLY

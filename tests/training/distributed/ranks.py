@@ -32,7 +32,6 @@ def run_ranks(
     *arguments: Any,
     patience: float = PATIENCE,
     timeout: float = 30.0,
-    joined: bool = True,
 ) -> list[str]:
     """What became of every rank of `check(world, *arguments)`: `done`, a traceback, or its exit.
 
@@ -44,7 +43,6 @@ def run_ranks(
         arguments: plain values.
         patience: seconds after which `HangingError` is raised.
         timeout: seconds that collectives wait for other ranks.
-        joined: whether to join the group first; else `check` gets its arguments alone.
     """
     context = _server()
     # As under torchrun, nobody's death takes the store with it.
@@ -52,7 +50,7 @@ def run_ranks(
     processes, pipes = [], []
     for rank in range(size):
         here, there = context.Pipe(duplex=False)
-        given = (check, rank, size, store.port, there, arguments, timeout, joined)
+        given = (check, rank, size, store.port, there, arguments, timeout)
         process = context.Process(target=_rank, args=given, daemon=True)
         process.start()
         there.close()
@@ -109,7 +107,6 @@ def _rank(
     pipe: Connection,
     arguments: tuple[Any, ...],
     timeout: float,
-    joined: bool,
 ) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("error")
@@ -119,11 +116,8 @@ def _rank(
         "TORCHELASTIC_USE_AGENT_STORE": "True",
     }  # fmt: skip
     try:
-        if joined:
-            with world("cpu", timeout_seconds=timeout) as here:
-                check(here, *arguments)
-        else:
-            check(*arguments)
+        with world("cpu", timeout_seconds=timeout) as here:
+            check(here, *arguments)
         pipe.send_bytes(DONE.encode())
     except BaseException:
         pipe.send_bytes(traceback.format_exc().encode())
