@@ -15,7 +15,7 @@ from mxd.layers.edits import Edit
 from mxd.layers.matching import match_experts, match_latents
 from mxd.layers.mxd import MxD, MxDConfig, mixture
 from mxd.layers.registry import ARCHITECTURES, layer_class
-from mxd.layers.statistics import take_statistics
+from mxd.layers.statistics import sum_rows, take_statistics
 from mxd.layers.topk_autoencoder import TopKAutoencoder, TopKAutoencoderConfig
 from mxd.layers.transcoder import Transcoder, TranscoderConfig
 
@@ -59,5 +59,6 @@ __all__ = [
     "match_experts",
     "match_latents",
     "mixture",
+    "sum_rows",
     "take_statistics",
 ]

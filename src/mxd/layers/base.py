@@ -148,6 +148,10 @@ class SparseLayer(Layer):
         """The linear map whose rows decide which units are active, (N, d_in)."""
         raise TypeError(f"{type(self).__name__} is abstract; load a layer with mxd.load")
 
+    def fed(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
+        """What `gate_linear` reads of an input."""
+        return x
+
     @property
     def unit_rows(self) -> nn.Parameter:
         """What each unit contributes with: modulators c_n or decoder rows, (N, d_out)."""
@@ -157,7 +161,13 @@ class SparseLayer(Layer):
         self, codes: Codes, x: Float[Tensor, "*batch d_in"]
     ) -> Float[Tensor, "*batch d_out"]:
         """What the given codes add to the output, without bias, skip or dense terms."""
-        raise TypeError(f"{type(self).__name__} is abstract; load a layer with mxd.load")
+        return self.contributed(self.combined(codes), x)
+
+    def contributed(
+        self, combined: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"]
+    ) -> Float[Tensor, "*batch d_out"]:
+        """`contribution` from what `combined` gave."""
+        return combined
 
     def training_k(self, generator: torch.Generator | None = None) -> int:
         """K for one training step: the configured one, or with `random_k` a draw from K ± K/2."""

@@ -102,12 +102,6 @@ class MLPTranscoder(SparseLayer):
         """Latent activations of x: k columns, descending."""
         return self.edit_codes(select_units(x, self.encoder, self.config, k))
 
-    def contribution(
-        self, codes: Codes, x: Float[Tensor, "*batch d_in"]
-    ) -> Float[Tensor, "*batch d_out"]:
-        """W_decᵀ a."""
-        return self.combined(codes)
-
     def finish(
         self, combined: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"] | None
     ) -> Float[Tensor, "*batch d_out"]:

@@ -113,11 +113,11 @@ class MxD(SparseLayer):
         """M = Cᵀa, what the active experts multiply the dense branch with, (..., d_out)."""
         return self.combined(codes)
 
-    def contribution(
-        self, codes: Codes, x: Float[Tensor, "*batch d_in"]
+    def contributed(
+        self, combined: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"]
     ) -> Float[Tensor, "*batch d_out"]:
         """(Cᵀa) ⊙ (Dᵀz)."""
-        return self.modulation(codes) * self.dense_branch(x)
+        return combined * self.dense_branch(x)
 
     def finish(
         self, combined: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"] | None

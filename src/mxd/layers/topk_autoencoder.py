@@ -61,6 +61,10 @@ class TopKAutoencoder(SparseLayer):
         """The encoder W_enc."""
         return self.encoder
 
+    def fed(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
+        """y − b."""
+        return x - self.bias
+
     @property
     def unit_rows(self) -> nn.Parameter:
         """The decoder rows W_dec."""
@@ -69,12 +73,6 @@ class TopKAutoencoder(SparseLayer):
     def encode(self, x: Float[Tensor, "*batch d_in"], k: int | None = None) -> Codes:
         """Latent activations of an MLP output x: k columns, descending."""
         return self.edit_codes(select_units(x, self.encoder, self.config, k, centre=self.bias))
-
-    def contribution(
-        self, codes: Codes, x: Float[Tensor, "*batch d_in"]
-    ) -> Float[Tensor, "*batch d_out"]:
-        """W_decᵀ a."""
-        return self.combined(codes)
 
     def finish(
         self, combined: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"] | None

@@ -25,10 +25,9 @@ there keeps what is freed for the next step (`mxd.training.kept_memory`), and wh
 it meanwhile leaves too little room in one piece. Fitted likewise."""
 ACCELERATOR_BYTES = 10**9
 """What a CUDA context and its libraries' workspaces take of a GPU. Assumed; not measured."""
-MEANS_ROWS = 65_536
-"""Rows of y that are summed in float64 at one time at the start (`mxd.training.fit`)."""
-STATISTICS_ROWS = 65_536
-"""Rows that statistics are taken over at the end, at least (`mxd.layers.take_statistics`)."""
+SUMMED_ROWS = 4096
+"""Rows that are summed in float64 at one time, for means of the outputs and for statistics
+(`mxd.layers.sum_rows`)."""
 
 
 @dataclass(frozen=True)
@@ -162,12 +161,8 @@ def _end_items(share: Share, host: str) -> list[Item]:
     training = share.training
     widest = max(site.d_out for site in training.model.sites)
     where = "device" if training.buffer_on_device else host
-    taken = share.rows // max(1, share.rows // STATISTICS_ROWS)
-    found = [
-        Item("means of the outputs, float64", where, 8 * widest * min(MEANS_ROWS, share.rows),
-             ("start",)),
-        Item("statistics, float64", where, 8 * widest * taken, ("finish",)),
-    ]  # fmt: skip
+    summed = 8 * widest * min(SUMMED_ROWS, share.rows)
+    found = [Item("means and statistics, float64", where, summed, ("start", "finish"))]
     if training.checkpoints:
         state = 3 * WEIGHT * share.all_parameters
         copied = share.rows * training.model.row_values * training.buffer_element

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from mxd.kernels import gate
 from mxd.layers import Codes, Layer, SparseLayer
 
 
@@ -37,6 +38,14 @@ class Companions:
         """The active units that are here, for the group's batch."""
         return layer.encode(x, k)
 
+    def encode_among(self, layer: SparseLayer, x: Tensor, members: Tensor, k: int) -> Codes:
+        """As `encode`, the k most active of some units alone, (members,); those that are here."""
+        linear = layer.gate_linear
+        values, places = gate(
+            layer.fed(x), linear.weight[members], linear.bias[members], k, check=False
+        )
+        return Codes(values, members[places], layer.config.n_units)
+
     def combined(self, layer: SparseLayer, codes: Codes) -> Tensor:
         """What the active units of all processes give together, for the own rows."""
         return layer.combined(codes)
@@ -56,6 +65,10 @@ class Companions:
     def hit(self, hits: Tensor) -> Tensor:
         """Which units were active on any process; positive where one was."""
         return hits
+
+    def count(self, flags: Tensor) -> int:
+        """The number of units for which it holds, of all."""
+        return int(flags.sum())
 
     def fraction(self, flags: Tensor) -> float:
         """The share of all units for which it holds."""

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mxd.data import ShardedStream, SiteActivations
-from mxd.layers import MxD, take_statistics
+from mxd.layers import MxD, sum_rows, take_statistics
 from mxd.training.student import Student
 from mxd.training.team import Team
 
@@ -37,9 +37,8 @@ def _mean(buffers: list[SiteActivations], name: str, width: int, team: Team) -> 
 
 
 def _sum_and_count(y: Tensor) -> Tensor:
-    """Σ y and how many rows there are, without a second copy of the buffer."""
-    total = sum((part.double().sum(0) for part in y.split(65_536)), torch.zeros(()).to(y.device))
-    return torch.cat([total, total.new_tensor([len(y)])])
+    """Σ y and how many rows there are, (d_out + 1,)."""
+    return torch.cat([sum_rows(y), torch.tensor([len(y)], dtype=torch.float64, device=y.device)])
 
 
 @torch.no_grad()
@@ -88,8 +87,9 @@ def _store_mean_output(
 ) -> None:
     widths = {student.layer.config.d_out for student in students}
     width = int(max(team.listed([*widths])))
-    own = sum((y.double().sum(0).cpu() for y in ys), torch.zeros(width, dtype=torch.float64))
-    assert isinstance(own, Tensor)
+    own = torch.zeros(width, dtype=torch.float64)
+    for y in ys:
+        own += sum_rows(y).cpu()
     mean = (team.total(own) / count).float()
     for student in students:
         student.layer.statistics["mean_output"] = mean.clone()

@@ -119,6 +119,7 @@ class Student:
     def _passed(self, x: Tensor, y: Tensor, k: int | None) -> _Found:
         """Gradients of this process's part of a batch."""
         if not len(x):  # the text here has ended, and that of other processes has not
+            self._auxiliary(x, y)
             return _Found(y.new_zeros(()), y.new_zeros(()), None)
         rows = len(y[self.companions.own])
         return self._micro.run(rows, lambda parts: self._gradients(x, y, k, parts))
@@ -132,18 +133,18 @@ class Student:
             # of each part would be as wide as N.
             codes = self.companions.encode(self.layer, x, k)
             combined = self.companions.combined(self.layer, codes)
-        x, y = x[self.companions.own], y[self.companions.own]
+        batch, x, y = x, x[self.companions.own], y[self.companions.own]
         if len(parts) <= 1:
             prediction = self._dense(combined, x).float()
             fit = self._loss(prediction, y)
             loss = self.companions.part_of(fit)
-            loss = loss + self._penalties(codes, x, y - prediction.detach())
+            loss = loss + self._sparsity(codes) + self._auxiliary(batch, y - prediction.detach())
             self._backward(loss)
             nmse = fit if self._loss is normalized_mse else normalized_mse(prediction, y)
             nmse = self.companions.part_of(nmse)
         else:
             loss, nmse, combined_grad = self._in_parts(combined, x, y, parts)
-            rest = self._penalties(codes, x, None)
+            rest = self._sparsity(codes)
             if combined is not None and combined_grad is not None:
                 self._backward((combined * combined_grad).sum() + rest)
             loss = loss + rest
@@ -172,17 +173,22 @@ class Student:
             return prediction
         return self.layer.finish(combined, x)
 
-    def _penalties(self, codes: Codes | None, x: Tensor, residual: Tensor | None) -> Tensor | float:
+    def _sparsity(self, codes: Codes | None) -> Tensor | float:
+        """The penalty on active units under `l1`."""
         if codes is None or not isinstance(self.layer, SparseLayer):
             return 0.0
-        total: Tensor | float = 0.0
-        if self.layer.config.sparsity == "l1":
-            total = self.recipe.l1_coefficient * self.companions.mean_sum(codes.values)
-        if self.recipe.auxk_coefficient and residual is not None:
-            dead = self._counters.silent_tokens >= self.recipe.dead_after_tokens
-            auxiliary = dead_units_loss(self.layer, x, residual, dead, self.recipe.auxk_units)
-            total = total + self.recipe.auxk_coefficient * auxiliary
-        return total
+        if self.layer.config.sparsity != "l1":
+            return 0.0
+        return self.recipe.l1_coefficient * self.companions.mean_sum(codes.values)
+
+    def _auxiliary(self, batch: Tensor, residual: Tensor) -> Tensor | float:
+        """AuxK's part of the loss; the processes of a student exchange sums for it."""
+        if not self.recipe.auxk_coefficient or not isinstance(self.layer, SparseLayer):
+            return 0.0
+        dead = self._counters.silent_tokens >= self.recipe.dead_after_tokens
+        units = self.recipe.auxk_units
+        loss = dead_units_loss(self.layer, batch, residual, dead, units, self.companions)
+        return self.recipe.auxk_coefficient * loss
 
     @staticmethod
     def _backward(loss: Tensor) -> None:

@@ -29,6 +29,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "layer": {"shared_experts": 1},
         "optimizer": {"micro_tokens": 9},
     },
+    "AuxK": {"optimizer": {"auxk_coefficient": 0.5, "dead_after_tokens": 64, "auxk_units": 4}},
+    "AuxK, text that ends": {
+        "optimizer": {"auxk_coefficient": 0.5, "dead_after_tokens": 64},
+        "on_exhausted": "stop",
+        "tokens": 9_999,
+    },
     "text that ends": {"on_exhausted": "stop", "tokens": 9_999, "log_every": 1},
 }
 
@@ -89,7 +95,8 @@ def ranks_train(ranks: int, out: Path, changes: Any, layout: str | None, **more:
         ("data=2", "clipped, K drawn"), ("experts=2", "text that ends"), ("data=4", "plain"),
         ("data=4", "text that ends"), ("experts=4", "plain"),
         ("data=2,experts=2", "l1, unit norm"), ("data=2,experts=2", "shared experts, parts"),
-        ("data=2,students=2", "plain"), ("students=2,experts=2", "plain"),
+        ("data=2,experts=2", "AuxK"), ("data=4", "AuxK, text that ends"),
+        ("experts=4", "AuxK, text that ends"), ("data=2,students=2", "plain"), ("students=2,experts=2", "plain"),
     ],
 )  # fmt: skip
 def test_several_ranks_train_what_one_does(
@@ -100,6 +107,13 @@ def test_several_ranks_train_what_one_does(
         ranks *= int(part.partition("=")[2])
     assert_done(ranks_train(ranks, tmp_path / "run", OPTIONS[name], layout))
     same_training(alone(name), tmp_path / "run")
+
+
+def test_dead_units_are_revived_in_these_runs(alone: Any) -> None:
+    """AuxK has something to do, or the comparisons above would say nothing of it."""
+    plain, revived = (layers_of(alone(name)) for name in ("plain", "AuxK"))
+    for file in (file for file in plain if file.endswith("model.safetensors")):
+        assert not torch.equal(plain[file]["bias"], revived[file]["bias"]), file
 
 
 @pytest.mark.parametrize("name", ["plain", "text that ends"])
@@ -168,7 +182,6 @@ def test_sigterm_to_one_rank_saves_the_run(alone: Any, tmp_path: Path) -> None:
 
 def test_what_cannot_be_divided_is_refused(tmp_path: Path) -> None:
     cases = [
-        ({"optimizer": {"auxk_coefficient": 0.1}}, "data=2", "got an auxiliary loss"),
         ({"students": ("mxd",)}, "students=2", "got 1 students for a layout with students=2"),
         ({"text_shards": 3}, None, "got batch_tokens=64 for 3 text shards"),
         ({}, "data=3", "got layout 'data=3' for 2 processes"),

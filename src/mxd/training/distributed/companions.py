@@ -72,6 +72,12 @@ class Replicas(Companions):
             return layer.encode(x, k)
         return self.parallel.encode(x, self._tokens, k)
 
+    def encode_among(self, layer: SparseLayer, x: Tensor, members: Tensor, k: int) -> Codes:
+        """As `Companions.encode_among`."""
+        if self.parallel is None:
+            return super().encode_among(layer, x, members, k)
+        return self.parallel.encode_among(x, self._tokens, members, k)
+
     def combined(self, layer: SparseLayer, codes: Codes) -> Tensor:
         """As `Companions.combined`."""
         if self.parallel is None:
@@ -97,6 +103,10 @@ class Replicas(Companions):
             dist.all_reduce(flags, dist.ReduceOp.MAX, group=self._groups.data)
             received("sum", flags.numel())
         return flags
+
+    def count(self, flags: Tensor) -> int:
+        """As `Companions.count`."""
+        return int(total(flags.sum(), self._groups.experts))
 
     def fraction(self, flags: Tensor) -> float:
         """As `Companions.fraction`."""

@@ -76,7 +76,7 @@ class ExpertParallel:
         if k is not None and k < config.least_k:
             raise UserError(f"got k={k}, expected at least {config.least_k}")
         check_numbers(x)
-        fed = x - layer.bias if layer.reads == "output" else x
+        fed = layer.fed(x)
         shared = config.least_k - 1  # the first units, always on and never chosen
         skip = self.units.own_among_first(shared)
         if config.sparsity == "l1" and k is None:
@@ -85,6 +85,28 @@ class ExpertParallel:
             wanted = min(config.k if k is None else k, config.n_units) - shared
             codes = self._largest(fed, tokens, wanted, skip)
         return _with_always_on(codes, skip, self.units.own_count)
+
+    def encode_among(
+        self,
+        x: Float[Tensor, "tokens d_in"],
+        tokens: Split,
+        members: Int[Tensor, "members"],
+        k: int,
+    ) -> Codes:
+        """As `encode`, of the `k` largest coefficients of some units alone.
+
+        Args:
+            x: inputs of the group's batch, the same on all ranks.
+            tokens: which tokens are whose.
+            members: numbers of those units that are here, from this rank's first one; there may be
+                none.
+            k: at most as many as there are such units on all ranks together.
+        """
+        linear, fed = self.layer.gate_linear, self.layer.fed(x)
+        weight, bias = linear.weight[members], linear.bias[members]
+        values, places = self._selected(fed, tokens, weight, bias, k, 0)
+        indices = members[places] if len(members) else places
+        return Codes(values, indices, self.units.own_count)
 
     def combined(self, codes: Codes, tokens: Split) -> Float[Tensor, "own d_out"]:
         """What the active units of all ranks give together, for this rank's own tokens."""
@@ -103,10 +125,17 @@ class ExpertParallel:
     def _largest(self, fed: Tensor, tokens: Split, wanted: int, skip: int) -> Codes:
         """This rank's part of the `wanted` largest coefficients of each token."""
         weight, bias = self.layer.gate_linear.weight, self.layer.gate_linear.bias
-        own_k = min(wanted, self.units.own_count - skip)
+        values, indices = self._selected(fed, tokens, weight, bias, wanted, skip)
+        return Codes(values, indices, self.units.own_count)
+
+    def _selected(
+        self, fed: Tensor, tokens: Split, weight: Tensor, bias: Tensor, wanted: int, skip: int
+    ) -> tuple[Tensor, Tensor]:
+        """Values and rows of these weights, from the row `skip` on, that are among the `wanted`."""
+        own_k = min(wanted, len(weight) - skip)
         with torch.no_grad():
             values, indices = _unused_slot(fed)
-            if own_k:
+            if own_k > 0:
                 values, indices = gate(fed, weight, bias, own_k, skip=skip, check=False)
             kept = _kept_of(values, wanted, tokens, self.group)
             # Narrower than K for most tokens: less to gather, forward and backward.
@@ -114,7 +143,9 @@ class ExpertParallel:
             places = torch.arange(most, device=kept.device)
             values = torch.where(places < kept.unsqueeze(1), values[:, :most], 0.0)
             indices = indices[:, :most].contiguous()
-        return Codes(chosen(fed, weight, bias, values, indices), indices, self.units.own_count)
+        if not len(weight):  # a unit that is not chosen stands for none
+            return values, indices
+        return chosen(fed, weight, bias, values, indices), indices
 
 
 def _kept_of(
