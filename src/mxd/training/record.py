@@ -8,6 +8,7 @@ from typing import Any
 
 from mxd._version import __version__
 from mxd.host import MLPSite, site_fingerprint
+from mxd.layers import Provenance
 from mxd.training.build import Roster
 from mxd.training.recipe import Recipe
 
@@ -16,15 +17,22 @@ def record_of(
     recipe: Recipe,
     sites: list[MLPSite],
     roster: Roster,
-    base_model: str | None,
-    revision: str | None,
+    origin: Provenance,
     command: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """The content of run.json when a run begins."""
+    """The content of run.json when a run begins.
+
+    Args:
+        recipe: what is trained.
+        sites: where.
+        roster: the students.
+        origin: the base model.
+        command: the command line; None where there was none.
+    """
     return {
         "base_model": {
-            "name": base_model,
-            "revision": revision,
+            "name": origin.base_model,
+            "revision": origin.base_revision,
             "sites": {site.name: site_fingerprint(site) for site in sites},
         },
         "command": list(command or []),

@@ -1,17 +1,16 @@
 """Several processes of one run on this machine, with a watchdog, without importing torch anew."""
 
-import multiprocessing as mp
 import os
 import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
+from tests.helpers.forked import forked
 from torch.distributed import TCPStore
 
 from mxd.training.distributed import World, world
@@ -44,7 +43,7 @@ def run_ranks(
         patience: seconds after which `HangingError` is raised.
         timeout: seconds that collectives wait for other ranks.
     """
-    context = _server()
+    context = forked()
     # As under torchrun, nobody's death takes the store with it.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     processes, pipes = [], []
@@ -62,17 +61,6 @@ def run_ranks(
         for process in processes:
             process.kill()
             process.join()
-
-
-@lru_cache
-def _server() -> Any:
-    """The server that processes are forked from, once it has imported what they need."""
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.distributed._preload"])
-    first = context.Process(target=os.getpid)
-    first.start()
-    first.join()
-    return context
 
 
 def assert_done(said: list[str]) -> None:
