@@ -54,7 +54,7 @@ bench: $(VENV)/.installed-dev  ## Time the engine beside its peers, and its part
 	$(BIN)/python -m benchmarks.engine.table
 	$(BIN)/python benchmarks/engine_costs.py
 
-torture: $(VENV)/.installed-dev  ## Kill trainings at random moments, resume them, compare the bytes (some 20 minutes).
+torture: $(VENV)/.installed-dev  ## Kill trainings at random moments, resume them, compare the bytes (some 30 minutes on two quiet cores).
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture.run --kills 50 --json benchmarks/results/torture.json
 
 bench-peers: $(PEERS:%=.bench-envs/%/.installed)  ## Install the peers, each in an environment of its own (3 GB).

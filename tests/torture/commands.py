@@ -15,18 +15,22 @@ def prepare(folder: Path) -> None:
 
 
 def fit_command(
-    folder: Path, *, steps: int, every: int, **flags: object
-) -> Callable[[Path], list[str]]:
+    folder: Path, *, steps: int, every: int, divided: str | None = None, **flags: object
+) -> Callable[[Path, int], list[str]]:
     """`mxd fit` over several epochs, the same command for the first attempt and each later one.
 
     Args:
         folder: what `prepare` filled.
         steps: of the run.
         every: steps between two checkpoints.
+        divided: what several processes divide: `data` or `experts`.
         flags: further flags.
+
+    Returns:
+        The arguments of `mxd` from the run's folder and the number of processes.
     """
 
-    def command(out: Path) -> list[str]:
+    def command(out: Path, ranks: int) -> list[str]:
         chosen = {
             "text": folder / "docs.jsonl.gz",
             "arch": "mxd,transcoder,skip_transcoder",
@@ -34,6 +38,7 @@ def fit_command(
             "tokens": 64 * steps,
             "checkpoint_every": every,
             "out": out,
+            "layout": f"{divided}={ranks}" if divided else None,
             **flags,
         }
         return ["fit", str(folder / "model"), *small(**chosen), "--resume"]
