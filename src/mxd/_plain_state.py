@@ -49,16 +49,3 @@ def flag(state: Mapping[str, Any], name: str) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"got {name}={value!r:.40}, expected true or false")
     return value
-
-
-def numbers(state: Mapping[str, Any], name: str) -> list[float]:
-    """A list of numbers of a state; null stands for NaN.
-
-    Raises:
-        KeyError: it is not there.
-        ValueError: it is no such list.
-    """
-    values = state[name]
-    if not isinstance(values, list):
-        raise ValueError(f"got {name}={values!r:.40}, expected a list of numbers")
-    return [math.nan if value is None else number({name: value}, name) for value in values]

@@ -11,15 +11,22 @@ def test_a_layout_for_more_processes_than_there_are_is_refused(cli, saved, text,
     cli.refuses(["fit", saved("gpt2"), *flags], "'rows=2'", "data, students, experts")
 
 
-def test_shards_that_do_not_divide_a_batch_are_refused(cli, saved, text, tmp_path):
-    flags = small(text=text, out=tmp_path / "run", text_shards=3)
-    cli.refuses(["fit", saved("gpt2"), *flags], "batch_tokens=64", "choose 63")
+def test_more_shards_than_tokens_of_a_batch_are_refused(cli, text, tmp_path):
+    flags = small(text=text, out=tmp_path / "run", text_shards=65)
+    cli.refuses(["fit", "no-model", *flags], "65 text shards", "batches of 64 tokens")
+
+
+def test_a_layout_is_looked_at_before_the_model_is_loaded(cli, text, tmp_path):
+    flags = small(text=text, out=tmp_path / "run", layout="experts=2")
+    cli.refuses(["fit", "no-model", *flags], "layout 'experts=2'")
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         (["sweep", "gpt2", "--text", "x"], "several processes for `mxd sweep`"),
+        (["harvest", "gpt2", "--text", "x"], "several processes for `mxd harvest`"),
+        (["eval", "run"], "several processes for `mxd eval`"),
         (["fit", "gpt2", *small(text="x", device="cuda:0")], "cuda"),
     ],
 )
@@ -32,7 +39,9 @@ def test_what_several_processes_cannot_do_is_refused(cli, monkeypatch, arguments
 def test_processes_after_the_first_say_which_they_are(cli, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    assert cli("sweep", "gpt2").err.startswith("mxd: process 1: got several processes")
+    refused = cli("fit", "gpt2", *small(text="x", text_shards=65))
+    assert refused.err.startswith("mxd: process 1: got 65 text shards")
+    assert cli("sweep", "gpt2").err == ""  # the first says it for all
 
 
 def test_text_shards_are_part_of_the_run(cli, saved, text, tmp_path):

@@ -1,6 +1,5 @@
 """`mxd fit --resume` as a user gives it: signals, exit codes, what is said."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,7 +8,8 @@ import time
 
 import pytest
 from tests.cli._parts import read_json, small
-from tests.torture.harness import fingerprints, finish, start
+from tests.torture.attempt import Attempt
+from tests.torture.outcome import fingerprints
 
 from mxd.training.checkpoints import saved_steps
 
@@ -56,7 +56,7 @@ def test_signal_saves_the_run_and_it_goes_on_to_the_same_bytes(
     assert fingerprints(out)  # the layers as far as they were trained
     log = tmp_path / "log.txt"
     for arguments in ([*flags, "--resume"], long(text, whole)):
-        finish(start(["fit", str(saved("gpt2")), *arguments], log), log)
+        Attempt(["fit", str(saved("gpt2")), *arguments], log).succeed()
     assert f"mxd: resumed from step {step}\n" in log.read_text()
     assert fingerprints(out) == fingerprints(whole)
     again = cli.succeeds("fit", saved("gpt2"), *flags, "--resume")
@@ -67,9 +67,9 @@ def test_resume_says_what_changed(cli, saved, text, tmp_path, caplog):
     out = tmp_path / "run"
     flags = small(text=text, out=out, checkpoint_every=3)
     cli.succeeds("fit", saved("gpt2"), *flags, "--resume")
-    record = read_json(out / "run.json")
-    del record["complete"]
-    (out / "run.json").write_text(json.dumps(record))
+    again = ["fit", saved("gpt2"), *flags, "--resume", "--json", tmp_path / "run.json"]
+    assert "nothing to resume" in cli.succeeds(*again).out.replace("\n", " ")
+    assert read_json(tmp_path / "run.json")["complete"] is True
     sentence = cli.refuses(
         ["fit", saved("gpt2"), *flags, "--resume", "--tokens", 1280, "--log-every", 1],
         "tokens: 768 there, 1280 here", "--accept-changes tokens,log_every",

@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 
 from tests.cli._parts import contents, read_json, small
-from tests.torture.outcome import difference, fingerprints
+from tests.torture.outcome import difference
 
 LONGEST = 300
 """Seconds after which it counts as hung."""
 ROUNDING = 2e-5
 """Absolute difference of weights that the order of sums may make in twelve steps."""
-STOPPED = "mxd: interrupted; nothing is kept"
 
 
 def torchrun(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -44,11 +43,6 @@ def test_two_processes_train_what_one_does_and_say_it_once(cli, saved, text, tmp
     records = [read_json(folder / "run.json") for folder in (run, alone)]
     for key in ("data", "students", "complete"):
         assert records[0][key] == records[1][key], key
-    before = fingerprints(run)
-    again = torchrun(tmp_path, "fit", saved("gpt2"), *flags, *layout, "--out", "run")
-    assert again.returncode == 0, again.stderr
-    assert again.stdout == "The run in run is finished: nothing to resume.\n"
-    assert fingerprints(run) == before
 
 
 def test_mistake_is_one_sentence(saved, text, tmp_path):
@@ -58,6 +52,6 @@ def test_mistake_is_one_sentence(saved, text, tmp_path):
     assert "/mxd/" not in result.stderr  # the one traceback is the launcher's
     assert contents(tmp_path) == {}
     lines = [line for line in result.stderr.splitlines() if line.startswith("mxd: ")]
-    # The launcher stops the others once one has ended: they may not come to say it.
-    (line,) = {re.sub(r"^mxd: process \d+: ", "mxd: ", line) for line in lines} - {STOPPED}
+    # The launcher stops the others once one has ended.
+    (line,) = [line for line in lines if not line.startswith("mxd: interrupted")]
     assert line.startswith("mxd: got layout 'data=3' for 2 processes, expected sizes whose product")

@@ -11,7 +11,7 @@ from mxd.data import (
     ShardedStream,
     common_fingerprint,
     dealt_documents,
-    equal_part,
+    part_of,
     shard_seed,
 )
 from mxd.errors import UserError
@@ -28,9 +28,12 @@ def test_every_document_is_dealt_out_once(shards):
     assert [list(dealt_documents(source, i, shards)) for i in range(shards)] == parts
 
 
-def test_an_empty_shard_is_refused_when_it_is_read():
-    with pytest.raises(UserError, match="fewer text shards"):
-        list(dealt_documents(DOCUMENTS, 11, 12))
+def test_a_shard_may_be_empty():
+    assert list(dealt_documents(DOCUMENTS, 11, 12)) == []
+    empty = DocumentSource("nothing", lambda: iter(()))
+    with pytest.raises(UserError, match="got no text from nothing"):
+        list(empty)
+    assert list(dealt_documents(DOCUMENTS, 3, 4)) == DOCUMENTS[3::4]
 
 
 def test_seeds_differ_and_that_of_the_first_shard_is_the_runs():
@@ -40,12 +43,12 @@ def test_seeds_differ_and_that_of_the_first_shard_is_the_runs():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_what_does_not_divide_is_refused():
-    assert equal_part("batch_tokens", 64, 4) == 16
-    with pytest.raises(UserError, match=r"got batch_tokens=64 for 3 text shards.*choose 63"):
-        equal_part("batch_tokens", 64, 3)
-    with pytest.raises(UserError, match="choose 4"):
-        equal_part("batch_tokens", 2, 4)
+@pytest.mark.parametrize("shards", [1, 3, 4, 63, 64])
+def test_all_of_a_batch_is_dealt_out(shards):
+    parts = [part_of(64, shard, shards) for shard in range(shards)]
+    assert sum(parts) == 64
+    assert parts == sorted(parts, reverse=True)
+    assert parts[0] - parts[-1] == (64 % shards > 0)
 
 
 class Few(ActivationStream):
@@ -53,6 +56,9 @@ class Few(ActivationStream):
 
     def __init__(self, number, batches):
         self.number, self.batches, self.tokens = number, batches, 0
+
+    def prepare(self):
+        """There is nothing to wait for."""
 
     @property
     def served(self):

@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
-from mxd.data import ContextOptions, Document, pack
+from mxd.data import ContextOptions, Document, pack, tokenizer_fingerprint
 from mxd.data.packing import TextPosition
 from mxd.data.token_digest import BLOCK_IDS, TokenDigest
 from mxd.errors import UserError
@@ -57,15 +59,29 @@ def test_position_of_numbered_documents_is_not_given(tokenizer):
 def test_text_that_changed_before_the_position_is_noticed(tokenizer):
     documents = texts(300)
     make = {"options": ContextOptions(length=16), "number_documents": False}
-    batches = list(pack(documents, tokenizer, **make))
-    after = batches[-2].after
-    assert after.group.documents > 64
-    swapped = [documents[1], documents[0], *documents[2:]]
-    for wrong in (swapped, documents[1:], documents[: after.group.documents - 1]):
+    positions = (batch.after for batch in pack(documents, tokenizer, **make))
+    after = next(one for one in positions if one.group.documents > 63 and one.rows > 5)
+    begins, ends = after.group.documents, after.read.documents
+    assert 0 < begins < ends - 10 < len(documents) // 2 - 10
+
+    def changed(index: int, text: str) -> list[Document]:
+        return [d._replace(text=text) if i == index else d for i, d in enumerate(documents)]
+
+    retokenised = [*documents[:3], Document("ready", None, list(range(4, 20))), *documents[4:]]
+    for wrong in (
+        [documents[1], documents[0], *documents[2:]], documents[1:], documents[: begins - 1],
+        [d._replace(key="?") if i == 7 else d for i, d in enumerate(documents)], retokenised,
+        changed(7, "w5 w6"),
+        # The group that is tokenised again: less of it, more of it, another end, none at all.
+        changed(begins, "w5"), changed(begins + 1, "w5 " * 90_000), changed(ends - 1, "w5 w6"),
+        documents[: ends - 1], documents[: begins + 1], documents[:begins],
+        [*documents[:begins], *(Document(d.key, "") for d in documents[begins:])],
+    ):  # fmt: skip
         with pytest.raises(UserError, match="not what it was"):
             list(pack(wrong, tokenizer, **make).starting_at(after))
-    changed_later = [*documents[:-1], Document("other", "w5 w6")]
-    list(pack(changed_later, tokenizer, **make).starting_at(after))
+    whole = next(pack(documents, tokenizer, **make).starting_at(after))
+    other = next(pack(changed(ends, "w5 w6"), tokenizer, **make).starting_at(after))
+    assert torch.equal(whole.tokens, other.tokens)
 
 
 def test_beginning_is_a_position(tokenizer):
@@ -91,3 +107,17 @@ def test_digest_does_not_depend_on_pieces_or_interruptions(sizes, seed):
         other = TokenDigest()
         other.update(torch.cat(pieces) + 1)
         assert other.hexdigest() != whole.hexdigest()
+
+
+def test_a_tokenizer_s_fingerprint_sees_its_rules_and_not_its_last_call() -> None:
+    def made(*, spaces: bool) -> PreTrainedTokenizerFast:
+        backend = Tokenizer(models.WordLevel({"a": 0, "b": 1, "?": 2}, unk_token="?"))
+        kind = pre_tokenizers.WhitespaceSplit() if spaces else pre_tokenizers.Whitespace()
+        backend.pre_tokenizer = kind
+        return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?", pad_token="?")
+
+    one = made(spaces=True)
+    before = tokenizer_fingerprint(one)
+    one(["a b", "a"], padding=True, truncation=True, max_length=2)
+    assert tokenizer_fingerprint(one) == before == tokenizer_fingerprint(made(spaces=True))
+    assert tokenizer_fingerprint(made(spaces=False)) != before

@@ -5,17 +5,14 @@ from typing import Any
 
 import pytest
 
-from mxd._plain_state import flag, number, numbers, whole
+from mxd._plain_state import flag, number, whole
 
 
 def test_values_of_their_kind_come_through() -> None:
-    state = {"n": 3, "x": 2, "y": 0.5, "yes": True, "list": [1, 0.5, None]}
+    state = {"n": 3, "x": 2, "y": 0.5, "yes": True}
     assert whole(state, "n") == 3
     assert (number(state, "x"), number(state, "y")) == (2.0, 0.5)
     assert flag(state, "yes") is True
-    one, half, none = numbers(state, "list")
-    assert (one, half) == (1.0, 0.5)
-    assert math.isnan(none)
 
 
 @pytest.mark.parametrize("value", ["3", 3.0, True, None, [], {}, -1, 1 << 62])
@@ -28,20 +25,15 @@ def test_no_count_is_refused(value: Any) -> None:
 def test_no_number_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="expected a number"):
         number({"n": value}, "n")
-    if value is not None:
-        with pytest.raises(ValueError, match="expected a number"):
-            numbers({"n": [1, value]}, "n")
 
 
 @pytest.mark.parametrize("value", ["yes", 1, None])
 def test_neither_yes_nor_no_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="expected true or false"):
         flag({"n": value}, "n")
-    with pytest.raises(ValueError, match="expected a list"):
-        numbers({"n": value}, "n")
 
 
 def test_what_is_not_there_is_a_key_error() -> None:
-    for get in (whole, number, flag, numbers):
+    for get in (whole, number, flag):
         with pytest.raises(KeyError):
             get({}, "n")

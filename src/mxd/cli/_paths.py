@@ -3,17 +3,16 @@
 import glob
 import json
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import click
-
 from mxd._durable_files import cannot_write, replace_text
 from mxd._outside_files import is_there
 from mxd.errors import UserError
-from mxd.training import Interrupted
+from mxd.training import Interrupted, Stopped, saved_steps
 
 _JSON_REMEDY = (
     "make room, or name another file with --json; what else the command writes is there already"
@@ -68,18 +67,30 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def keeping(out: Path) -> Iterator[None]:
-    """Say on Ctrl-C which layers are kept, and how to go on."""
+    """Say on Ctrl-C or SIGTERM what is kept, and how to go on."""
     try:
         yield
     except Interrupted:
         raise  # it says so itself
-    except KeyboardInterrupt:
-        if not (out / "layers").is_dir():
+    except KeyboardInterrupt as stop:
+        number = stop.signal_number if isinstance(stop, Stopped) else signal.SIGINT
+        kept = _kept(out)
+        if not kept:
             raise
-        raise click.Abort(
+        raise Stopped(kept, number) from None
+
+
+def _kept(out: Path) -> str:
+    """What a run that was stopped has left."""
+    steps = saved_steps(out)
+    if steps:
+        return f"the run in {out} is saved at step {steps[0]}; give the same command with --resume"
+    if (out / "layers").is_dir():
+        return (
             f"the layers, as far as they were trained, are in {out}; measure them with "
             f"`mxd eval {out}`, or start again with --overwrite"
-        ) from None
+        )
+    return ""
 
 
 def write_json(path: Path | None, document: dict[str, Any]) -> None:
@@ -90,7 +101,7 @@ def write_json(path: Path | None, document: dict[str, Any]) -> None:
     """
     if path is None:
         return
-    text = json.dumps(document, indent=2) + "\n"
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
     if not path.exists() or path.is_file():
         replace_text(path, text, remedy=_JSON_REMEDY)
         return

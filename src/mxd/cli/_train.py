@@ -76,7 +76,15 @@ def train(
     """
     resolved = resolve_model(model)
     revision = flags["revision"]
-    host = load_model(resolved, device=recipe.device, dtype=flags["dtype"], revision=revision)
+    host = load_model(
+        resolved,
+        device=recipe.device,
+        dtype=flags["dtype"],
+        revision=revision,
+        device_map=flags["device_map"],
+        load_in=flags["load_in"],
+        tensor_parallel=flags.get("tensor_parallel", False),
+    )
     tokenizer = load_tokenizer(resolved, revision=revision)
     if check is not None:
         check(host)

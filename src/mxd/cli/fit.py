@@ -13,7 +13,7 @@ from mxd.cli._recipe import recipe_from_flags
 from mxd.cli._screen import console
 from mxd.cli._train import run_folder, show_training, train
 from mxd.cli._types import with_config
-from mxd.training import is_finished
+from mxd.training import Recipe, begun_run, check_layout, is_done, open_run
 
 
 @click.command("fit")
@@ -31,11 +31,14 @@ def fit_layers(model: str, **flags: Any) -> None:
     flags = with_activations(flags, given_flags(click.get_current_context()))
     recipe = recipe_from_flags(flags)
     check_json_target(flags["json_file"])
-    with processes(flags["device"]) as here:
+    with processes(flags["device"], flags["distributed_timeout"]) as here:
+        here.told(lambda: _can_divide(flags["layout"], here.count, recipe))
         out = Path(here.told(lambda: str(run_folder("fit", model, flags))))
         screen = console()
         screen.quiet = not here.first
-        if flags["resume"] and here.told(lambda: str(is_finished(out))) == str(True):
+        if flags["resume"] and here.told(lambda: _is_done(out, recipe, flags)):
+            if here.first:
+                write_json(flags["json_file"], open_run(out).record)
             screen.print(f"The run in {out} is finished: nothing to resume.", markup=False)
             return
         trained = train(model, recipe, flags, out=out, screen=screen)
@@ -43,3 +46,15 @@ def fit_layers(model: str, **flags: Any) -> None:
             write_json(flags["json_file"], trained.run.record)
         show_training(screen, trained.run)
         screen.print(f"\nRun: {out}\nNext: mxd eval {out}", markup=False)
+
+
+def _can_divide(layout: str | None, processes: int, recipe: Recipe) -> str:
+    """Refuse a layout or a recipe that so many processes cannot train, before there is a model."""
+    check_layout(layout, processes, recipe)
+    return ""
+
+
+def _is_done(out: Path, recipe: Recipe, flags: dict[str, Any]) -> str:
+    """Whether nothing is left to be done, before the model is loaded; "" if there is."""
+    done = is_done(out, begun_run(out), recipe, flags["accept_changes"] or ())
+    return "done" if done else ""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import click
 
 from mxd._version import __version__
-from mxd.cli._processes import is_first
+from mxd.cli._processes import is_first, only_one
 from mxd.cli._screen import _one_line
 from mxd.cli.demo import demo
 from mxd.cli.doctor import doctor
@@ -49,6 +49,8 @@ def mxd(context: click.Context) -> None:
     """Take a pretrained language model apart, layer by layer, into sparse experts."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+    elif context.invoked_subcommand != fit_layers.name:
+        only_one(context.invoked_subcommand)
 
 
 mxd.add_command(demo)

@@ -13,7 +13,6 @@ from mxd.cli._measure import evaluate_held_out
 from mxd.cli._options import SWEEP_OPTIONS, given_flags, options
 from mxd.cli._paths import check_json_target, keeping, write_json
 from mxd.cli._presets import preset_notes, scale_notes, with_preset
-from mxd.cli._processes import only_one
 from mxd.cli._recipe import recipe_from_flags
 from mxd.cli._run import Opened
 from mxd.cli._screen import console, show_figures
@@ -63,7 +62,6 @@ def sweep(model: str | None, **flags: Any) -> None:
     MODEL is as in `mxd fit`; with --preset it may be left out, or name a local copy. Architectures,
     K, seeds and learning rates multiply, at every site; --ablations adds variants of a base line.
     """
-    only_one("sweep")
     given = given_flags(click.get_current_context())
     preset = None if flags["preset"] is None else PRESETS[flags["preset"]]
     if preset is not None:

@@ -18,13 +18,13 @@ from mxd.data.cache import (
 from mxd.data.documents import Document, DocumentSource, document_keys
 from mxd.data.harvest import Harvest, regroup
 from mxd.data.packing import ContextOptions, Contexts, PackedContexts, pack
-from mxd.data.prefetch import prefetch
+from mxd.data.prefetch import NoLongerWantedError, prefetch, until
 from mxd.data.retrying import RetryOptions
 from mxd.data.sharding import (
     ShardedStream,
     common_fingerprint,
     dealt_documents,
-    equal_part,
+    part_of,
     shard_seed,
 )
 from mxd.data.sources import PYTHON_STDLIB, open_documents
@@ -51,6 +51,7 @@ __all__ = [
     "Harvest",
     "HarvestProgress",
     "Manifest",
+    "NoLongerWantedError",
     "OnHarvest",
     "PackedContexts",
     "RetryOptions",
@@ -62,10 +63,10 @@ __all__ = [
     "common_fingerprint",
     "dealt_documents",
     "document_keys",
-    "equal_part",
     "fill_cache",
     "open_documents",
     "pack",
+    "part_of",
     "passes_per_shard",
     "plan",
     "prefetch",
@@ -77,5 +78,6 @@ __all__ = [
     "special_token_ids",
     "split_documents",
     "tokenizer_fingerprint",
+    "until",
     "without_documents",
 ]

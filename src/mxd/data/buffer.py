@@ -84,6 +84,10 @@ class RowBuffer:
         self._dtype = dtype
         self._stored: Rows | None = None
 
+    def emptied(self, capacity: int) -> "RowBuffer":
+        """An empty one of another size, which is otherwise alike."""
+        return RowBuffer(capacity, self._device, self._dtype, pinned=self._pinned)
+
     def slots(self, numbers: Int64[Tensor, " slots"]) -> Slots:
         """Send the numbers of slots to the device; once for many reads and writes."""
         return Slots(numbers, self._sent(numbers))
@@ -121,8 +125,10 @@ class RowBuffer:
         return torch.index_select(stored, 0, slots, out=rows)
 
     def view(self, count: int) -> Rows:
-        """A view of the first rows."""
-        assert self._stored is not None
+        """A view of the first rows; of a buffer that nothing was ever written to, of no site."""
+        if self._stored is None:
+            assert count == 0
+            return Rows({}, torch.zeros(0, dtype=torch.int64))
         return self._stored.slice(0, count)
 
     def load(self, rows: Rows) -> None:

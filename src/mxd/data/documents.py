@@ -28,6 +28,7 @@ class DocumentSource:
         description: What the user would call this source; error messages repeat it.
         open_pass: Starts one pass over the documents.
         remedy: What to do when a pass finds no document at all.
+        may_be_empty: Whether that is no error.
     """
 
     def __init__(
@@ -36,13 +37,15 @@ class DocumentSource:
         open_pass: Callable[[], Iterator[Document]],
         *,
         remedy: str = "choose a source that holds text",
+        may_be_empty: bool = False,
     ) -> None:
         self.description = description
         self._open_pass = open_pass
         self._remedy = remedy
+        self._may_be_empty = may_be_empty
 
     def __iter__(self) -> Iterator[Document]:
-        empty = True
+        empty = not self._may_be_empty
         for document in self._open_pass():
             empty = False
             yield document

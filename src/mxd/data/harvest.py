@@ -37,6 +37,7 @@ class Harvester(RowSource):
         ahead: Passes made ahead in a background thread.
         device: Where the model runs.
         keep_on: Where the rows go; None leaves them with the model.
+        may_be_empty: Whether contexts may give no row at all.
         skip: Passes at the beginning that are read but not run, because their rows are known.
     """
 
@@ -54,6 +55,7 @@ class Harvester(RowSource):
         ahead: int = 0,
         device: torch.device | str = "cpu",
         keep_on: torch.device | None = None,
+        may_be_empty: bool = False,
         skip: int = 0,
     ) -> None:
         super().__init__(
@@ -63,6 +65,7 @@ class Harvester(RowSource):
             limit=limit,
             ahead=ahead,
             device=device,
+            may_be_empty=may_be_empty,
         )
         self._harvest = harvest
         self._contexts = contexts

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mxd.data.documents import Document
-from mxd.data.tokenising import Place, TokenPiece, tokenise
+from mxd.data.tokenising import Place, Read, TokenPiece, text_changed, tokenise
 from mxd.errors import UserError
 
 _logger = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ class TextPosition(NamedTuple):
     """Where the group of documents begins that was being tokenised."""
     rows: int = 0
     """Contexts that this group has given."""
+    read: Read = Read()
+    """What was read of the text for this group."""
     open_ids: tuple[int, ...] = ()
     """What the open context held before this group."""
 
@@ -81,6 +83,7 @@ class PackedContexts:
         options: Length, separator and BOS.
         contexts_per_batch: Contexts in each batch; the last may hold fewer.
         number_documents: Number the documents, which takes memory for each; else all are 0.
+        may_be_empty: Whether too little text for one context is no error.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class PackedContexts:
         *,
         contexts_per_batch: int = 32,
         number_documents: bool = True,
+        may_be_empty: bool = False,
     ) -> None:
         if contexts_per_batch < 1:
             raise UserError(
@@ -101,6 +105,7 @@ class PackedContexts:
         self._options = options or ContextOptions()
         self._contexts_per_batch = contexts_per_batch
         self._number_documents = number_documents
+        self._may_be_empty = may_be_empty
         self.dropped_tokens = 0
 
     def __iter__(self) -> Iterator[Contexts]:
@@ -132,7 +137,7 @@ class PackedContexts:
                 batch = []
         if batch:
             yield self._stacked(batch, after)
-        if empty:
+        if empty and not self._may_be_empty:
             raise UserError(
                 f"got {self.dropped_tokens} tokens of text, expected at least the "
                 f"{self._options.length} of one context; give more text or a lower length"
@@ -148,7 +153,12 @@ class PackedContexts:
         numbers: dict[str, int] = {}
         group, given, open_ids = position.group, 0, position.open_ids
         number = last = 0
+        unproved = position.read
         for piece in tokenise(self._documents, self._tokenizer, start=group):
+            # The group begins where it did, and must be the same to its end.
+            if unproved.documents and (piece.group, piece.read) != (group, unproved):
+                raise text_changed(unproved.documents)
+            unproved = Read()
             if piece.group != group:
                 group, given, open_ids = piece.group, 0, open_context.ids()
             if self._number_documents:
@@ -156,9 +166,11 @@ class PackedContexts:
             for row in self._added(open_context, piece, number, last):
                 given += 1
                 if group != position.group or given > position.rows:
-                    yield row, TextPosition(group, given, open_ids)
+                    yield row, TextPosition(group, given, piece.read, open_ids)
             if piece.document.token_ids is None:
                 last = number
+        if unproved.documents:
+            raise text_changed(unproved.documents)
         self.dropped_tokens = open_context.used
         _logger.info(
             "packed an epoch; the last context held only %d tokens and was dropped",
@@ -210,6 +222,7 @@ def pack(
     *,
     contexts_per_batch: int = 32,
     number_documents: bool = True,
+    may_be_empty: bool = False,
 ) -> PackedContexts:
     """Pack documents into contexts: see `PackedContexts`."""
     return PackedContexts(
@@ -218,6 +231,7 @@ def pack(
         options,
         contexts_per_batch=contexts_per_batch,
         number_documents=number_documents,
+        may_be_empty=may_be_empty,
     )
 
 

@@ -8,12 +8,11 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mxd.data.prefetch import End, check_wanted, produce
+from mxd.data.prefetch import LOOK_SECONDS, End, check_wanted, produce
 
 T = TypeVar("T")
 AHEAD = 8
 """Items that may be read before they are asked for."""
-_LOOK_SECONDS = 0.5
 _FIRST_WORD_SECONDS = 30.0
 _logger = logging.getLogger(__name__)
 
@@ -26,7 +25,7 @@ def _sleep(seconds: float) -> None:
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         check_wanted()
-        time.sleep(min(left, _LOOK_SECONDS))
+        time.sleep(min(left, LOOK_SECONDS))
 
 
 def _receive(made: queue.SimpleQueue[Any], seconds: float) -> Any:
@@ -35,7 +34,7 @@ def _receive(made: queue.SimpleQueue[Any], seconds: float) -> Any:
         check_wanted()
         left = end - time.monotonic()
         try:
-            return made.get(timeout=min(max(left, 0.0), _LOOK_SECONDS))
+            return made.get(timeout=min(max(left, 0.0), LOOK_SECONDS))
         except queue.Empty:
             if left <= 0:
                 raise
@@ -43,7 +42,7 @@ def _receive(made: queue.SimpleQueue[Any], seconds: float) -> Any:
 
 @dataclass(frozen=True)
 class Clock:
-    """What tells the time and waits; both ways of waiting end when the consumer has gone."""
+    """What tells the time and waits; both ways of waiting end when nobody wants it any more."""
 
     now: Callable[[], float] = time.monotonic
     """Seconds since some moment."""

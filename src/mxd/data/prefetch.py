@@ -3,15 +3,17 @@
 import atexit
 import queue
 import threading
-from collections.abc import Generator, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
 
-_STOPPED: ContextVar[threading.Event | None] = ContextVar("stopped", default=None)
+_UNWANTED: ContextVar[Callable[[], bool]] = ContextVar("unwanted", default=lambda: False)
+LOOK_SECONDS = 0.5
+"""How often whoever waits looks whether he still should."""
 
 
 class End(NamedTuple):
@@ -21,18 +23,27 @@ class End(NamedTuple):
 
 
 class NoLongerWantedError(Exception):
-    """Ends a producer that waits for something while its consumer has gone."""
+    """Ends a wait for something that nobody wants any more."""
 
 
 def check_wanted() -> None:
-    """For a producer that waits for something: look now and then whether it still should.
+    """For whoever waits for something: look now and then whether it is still wanted.
 
     Raises:
-        NoLongerWantedError: the consumer of this thread's items has gone.
+        NoLongerWantedError: the consumer of this thread's items has gone, or `until` says so.
     """
-    stopped = _STOPPED.get()
-    if stopped is not None and stopped.is_set():
+    if _UNWANTED.get()():
         raise NoLongerWantedError
+
+
+@contextmanager
+def until(unwanted: Callable[[], bool]) -> Iterator[None]:
+    """Within, this thread's waits for a source end with `NoLongerWantedError` once it holds."""
+    token = _UNWANTED.set(unwanted)
+    try:
+        yield
+    finally:
+        _UNWANTED.reset(token)
 
 
 def prefetch(source: Iterator[T], ahead: int) -> Generator[T, None, None]:
@@ -76,7 +87,7 @@ class _Worker(Generic[T]):
 
     def items(self) -> Iterator[T]:
         while True:
-            item = self._made.get()
+            item = self._next()
             if isinstance(item, End):
                 if item.error is not None:
                     raise item.error
@@ -84,6 +95,14 @@ class _Worker(Generic[T]):
             self._room.release()
             yield item
             del item  # its memory is the consumer's to free
+
+    def _next(self) -> Any:
+        item = None
+        while item is None:
+            check_wanted()
+            with suppress(queue.Empty):
+                item = self._made.get(timeout=LOOK_SECONDS)
+        return item
 
     def stop(self) -> None:
         self._stopped.set()
@@ -107,7 +126,7 @@ def produce(
         room: acquired before each item.
         stopped: set by a consumer that has gone.
     """
-    _STOPPED.set(stopped)
+    _UNWANTED.set(stopped.is_set)
     end = End(None)
     try:
         while True:

@@ -1,14 +1,13 @@
 """Readers of text files: each yields records with their place, a piece at a time."""
 
 import gzip
-import json
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from mxd._json_files import check_depth
+from mxd._json_files import parse_json
 from mxd._outside_files import open_plain
 from mxd.data.damage import DamagedError
 from mxd.data.records import TOKEN_COLUMN, wanted_columns
@@ -21,7 +20,8 @@ the readers of `READERS`."""
 
 _BOM = b"\xef\xbb\xbf"
 _PARQUET_ROWS = 256
-_LONGEST_LINE = 256 << 20
+_LONGEST_LINE = 32 << 20
+_MOST_BATCH_BYTES = 32 << 20
 
 
 def read_json_lines(path: Path) -> Iterator[Located]:
@@ -98,7 +98,7 @@ def read_parquet(path: Path, options: TextOptions) -> Iterator[Located]:
         try:
             with open_plain(path) as plain, pq.ParquetFile(plain) as file:
                 columns = wanted_columns(file.schema_arrow.names, options, str(path))
-                for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=columns):
+                for batch in _batches(file, columns, path):
                     for record in _rows(batch, path, row):
                         row += 1
                         yield f"{path}, row {row}", record
@@ -108,6 +108,34 @@ def read_parquet(path: Path, options: TextOptions) -> Iterator[Located]:
             if error.errno is not None:
                 raise
             raise _damaged(path, "Parquet file", error) from error  # Arrow's, of the content
+
+
+def _batches(file: Any, columns: list[str], path: Path) -> Iterator[Any]:
+    """The rows in batches of a bounded size, fewer where they are long.
+
+    Raises:
+        UserError: The rows of a group are longer than any document should be.
+    """
+    for number in range(file.num_row_groups):
+        length = _row_bytes(file.metadata.row_group(number), columns)
+        if length > _LONGEST_LINE:
+            raise UserError(
+                f"got rows of {length} bytes in {path}, expected at most {_LONGEST_LINE}; split "
+                "the documents"
+            )
+        rows = max(1, min(_PARQUET_ROWS, _MOST_BATCH_BYTES // max(1, length)))
+        yield from file.iter_batches(batch_size=rows, row_groups=[number], columns=columns)
+
+
+def _row_bytes(group: Any, columns: list[str]) -> int:
+    """Bytes of a row by what the file says of itself, of the wanted columns."""
+    chunks = [group.column(i) for i in range(group.num_columns)]
+    size = sum(
+        chunk.total_uncompressed_size
+        for chunk in chunks
+        if chunk.path_in_schema.split(".")[0] in columns
+    )
+    return int(size) // max(1, int(group.num_rows))
 
 
 def _rows(batch: Any, path: Path, before: int) -> list[Any]:
@@ -151,9 +179,7 @@ def _open_binary(path: Path) -> Iterator[gzip.GzipFile | IO[bytes]]:
 def _parse(line: bytes, path: Path, number: int) -> Any:
     """What a line holds, or the error that it is."""
     try:
-        record = json.loads(line.decode("utf-8"))
-        check_depth(record, line)
-        return record
+        return parse_json(line, finite=False)
     except UnicodeDecodeError as error:
         place = f"byte {line[error.start]:#04x} at offset {error.start} of line {number}"
         return _not_utf8(path, place)

@@ -16,7 +16,7 @@ from mxd.data.packing import TextPosition
 from mxd.data.prefetch import prefetch
 from mxd.data.side_stream import SideStream
 from mxd.data.token_digest import TokenDigest
-from mxd.data.tokenising import Place
+from mxd.data.tokenising import Place, Read
 from mxd.errors import UserError
 
 _logger = logging.getLogger(__name__)
@@ -50,14 +50,20 @@ class Pass(NamedTuple):
     """Where the text goes on after this pass, if that is known."""
 
 
+def _plain(position: TextPosition) -> dict[str, Any]:
+    places = {"group": position.group._asdict(), "read": position.read._asdict()}
+    return {**position._asdict(), **places}
+
+
 def _text_position(state: Mapping[str, Any]) -> TextPosition:
-    documents, pieces, chain = state["group"]
+    group, read = state["group"], state["read"]
     open_ids = state["open_ids"]
-    if not isinstance(chain, str) or any(type(one) is not int for one in open_ids):
+    chains = group["chain"], read["chain"]
+    if any(type(one) is not str for one in chains) or any(type(one) is not int for one in open_ids):
         raise ValueError("got no place in a text")
-    counts = {"documents": documents, "pieces": pieces}
-    place = Place(whole(counts, "documents"), whole(counts, "pieces"), chain)
-    return TextPosition(place, whole(state, "rows"), tuple(open_ids))
+    place = Place(whole(group, "documents"), whole(group, "pieces"), chains[0])
+    reached = Read(whole(read, "documents", least=1), chains[1])
+    return TextPosition(place, whole(state, "rows"), reached, tuple(open_ids))
 
 
 class RowSource(ABC):
@@ -73,6 +79,7 @@ class RowSource(ABC):
         limit: Rows that will be taken at most; nothing is produced beyond them.
         ahead: Passes made ahead in a background thread; 0 makes each when it is asked for.
         device: Where the passes are computed.
+        may_be_empty: Whether an epoch without any row ends the stream, rather than being an error.
     """
 
     def __init__(
@@ -84,10 +91,12 @@ class RowSource(ABC):
         limit: int | None = None,
         ahead: int = 0,
         device: torch.device | str = "cpu",
+        may_be_empty: bool = False,
     ) -> None:
         self._of = of
         self._repeat = repeat
         self._least_tokens = least_tokens
+        self._may_be_empty = may_be_empty
         self._limit = limit
         self._ahead = ahead
         self._device = torch.device(device)
@@ -110,7 +119,7 @@ class RowSource(ABC):
         text = self.position.text
         return {
             "position": self.position._replace(text=None)._asdict(),
-            "text": None if text is None else {**text._asdict(), "group": [*text.group]},
+            "text": None if text is None else _plain(text),
             "digest": self._digest.state,
         }
 
@@ -180,6 +189,9 @@ class RowSource(ABC):
                 if self._is_enough(at):
                     return
             self._settle()
+            if not at.kept and self._may_be_empty:
+                _logger.warning("a part of the %s holds no tokens: it serves nothing", self._of)
+                return
             if at.kept < self._least_tokens:
                 raise UserError(
                     f"got {at.kept} tokens of {self._of} in an epoch ({at.seen - at.kept} more are "

@@ -12,13 +12,10 @@ import torch
 from mxd.data.buffer import SiteActivations
 from mxd.data.documents import Document, DocumentSource
 from mxd.data.stream import ActivationBatch, ActivationStream
-from mxd.errors import UserError
 
 
 def dealt_documents(source: Iterable[Document], shard: int, shards: int) -> DocumentSource:
-    """Every `shards`-th document of a source, from number `shard` on.
-
-    Iterating a shard that turns out to be empty raises a `UserError`.
+    """Every `shards`-th document of a source, from number `shard` on; there may be none.
 
     Args:
         source: documents that can be iterated more than once, always in the same order.
@@ -29,7 +26,7 @@ def dealt_documents(source: Iterable[Document], shard: int, shards: int) -> Docu
     return DocumentSource(
         f"part {shard + 1} of {shards} of {name}",
         lambda: islice(iter(source), shard, None, shards),
-        remedy="give a source with more documents, or fewer text shards",
+        may_be_empty=True,
     )
 
 
@@ -38,18 +35,9 @@ def shard_seed(seed: int, shard: int) -> int:
     return (seed + shard * 0x9E3779B97F4A7C15) % 2**63
 
 
-def equal_part(what: str, count: int, shards: int) -> int:
-    """What each of so many shards has of a count.
-
-    Raises:
-        UserError: it does not divide.
-    """
-    if count % shards:
-        raise UserError(
-            f"got {what}={count} for {shards} text shards, expected a multiple of {shards}; "
-            f"choose {count - count % shards or shards}"
-        )
-    return count // shards
+def part_of(count: int, shard: int, shards: int) -> int:
+    """What a shard has of a count that is dealt out; the first ones have one more if need be."""
+    return count // shards + (shard < count % shards)
 
 
 class ShardedStream:
@@ -72,6 +60,9 @@ class ShardedStream:
 
     def next_batch(self) -> ActivationBatch | None:
         """The next batch, the shards in the order of their numbers; None when all have ended."""
+        # All that may have to be waited for comes first: no shard is a batch ahead of the others.
+        for number in self._running:
+            self.shards[number].prepare()
         parts: list[ActivationBatch] = []
         for number, batches in list(self._running.items()):
             part = next(batches, None)
@@ -94,8 +85,9 @@ class ShardedStream:
         return ActivationBatch(sites, torch.cat([part.token_ids for part in parts]), tokens)
 
     def first_buffers(self) -> list[SiteActivations]:
-        """What `ActivationStream.first_buffer` gives, for each of these shards."""
-        return [stream.first_buffer() for stream in self.shards.values()]
+        """What `ActivationStream.first_buffer` gives, for each of these shards that has any."""
+        buffers = [stream.first_buffer() for stream in self.shards.values()]
+        return [buffer for buffer in buffers if buffer]
 
     @property
     def fingerprints(self) -> dict[int, str]:

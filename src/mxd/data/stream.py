@@ -57,6 +57,7 @@ class ActivationStream:
         prefetch: Passes of the model made ahead in a background thread, while batches are used;
             0 makes each when it is needed. The batches are the same; `close` ends the thread.
         harvest_device: Where the model runs.
+        may_be_empty: Whether a text without any token serves nothing, rather than being an error.
 
     Raises:
         UserError: An argument is out of range. While iterating: an epoch holds fewer tokens than
@@ -80,6 +81,7 @@ class ActivationStream:
         max_tokens: int | None = None,
         prefetch: int = 0,
         harvest_device: torch.device | str = "cpu",
+        may_be_empty: bool = False,
     ) -> None:
         check_choices(on_exhausted, harvest_contexts=harvest_contexts, batch_tokens=batch_tokens)
         source = Harvester(
@@ -94,6 +96,7 @@ class ActivationStream:
             ahead=prefetch,
             device=harvest_device,
             keep_on=torch.device(device),
+            may_be_empty=may_be_empty,
         )
         self._begin(
             source,
@@ -124,6 +127,7 @@ class ActivationStream:
         self._batch_tokens = batch_tokens
         self._refill = refill
         self._budget = whole_batches(max_tokens, batch_tokens)
+        self._buffer_tokens = buffer_tokens
         capacity = buffer_tokens if self._budget is None else min(buffer_tokens, self._budget)
         self._buffer = RowBuffer(capacity, device, dtype, pinned=pinned)
         self._source = source
@@ -200,15 +204,20 @@ class ActivationStream:
     def load_state(self, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Go on from a state of a stream with the same arguments; before anything is served.
 
+        `max_tokens` may be another: a buffer that it had made smaller grows with the next batch.
+
         Raises:
-            UserError: the state is that of a buffer of another size.
+            UserError: the state is that of a larger buffer.
             ValueError, KeyError, TypeError, RuntimeError: it is no state of a stream.
         """
-        if plain["capacity"] != self.capacity:
+        capacity = whole(plain, "capacity", least=1)
+        if capacity > self._buffer_tokens:
             raise UserError(
-                f"got a stream of {plain['capacity']} buffered tokens, expected {self.capacity}; "
-                "the size of the buffer cannot change while a run goes on"
+                f"got a stream of {capacity} buffered tokens, expected at most "
+                f"{self._buffer_tokens}; the size of the buffer cannot change while a run goes on"
             )
+        if capacity > self.capacity:
+            self._buffer = self._buffer.emptied(capacity)
         self._source.load_state(plain["source"])
         self._stored, self._served = whole(plain, "stored"), whole(plain, "served")
         self._filled = whole(plain, "filled")
@@ -227,18 +236,33 @@ class ActivationStream:
         while (batch := self._next()) is not None:
             yield batch
 
-    def _next(self) -> ActivationBatch | None:
-        """The next batch; what the one before it took from the buffer is replaced first."""
-        current = self._round or self._first_round()
-        order = self._order_of(current)
+    def prepare(self) -> None:
+        """Get the next batch ready: replace in the buffer what the one before took from it.
+
+        This is where a stream waits for its source. Whatever ends it in the middle, the state is
+        one to go on from.
+        """
+        self._round = current = self._round or self._first_round()
         # Spread over the batches: the model runs a little before each, not for long at once.
         if self._vacant is not None:  # a budget had ended here, and was raised
-            current.refilled.append(self._fill(self._buffer.slots(self._vacant)))
+            for slots in self._filled_parts(self._buffer.slots(self._vacant)):
+                current.refilled.append(slots)
+                # A buffer that has grown is filled from where it ended.
+                self._filled = max(self._filled or 0, int(slots.max()) + 1)
             self._vacant = None
         if current.free:
-            free = order.slice(current.start - current.free, current.start)
-            current.refilled.append(self._fill(free))
+            free = self._order_of(current).slice(current.start - current.free, current.start)
+            for slots in self._filled_parts(free):
+                current.refilled.append(slots)
+                current.free -= len(slots)
             current.free = 0
+
+    def _next(self) -> ActivationBatch | None:
+        """The next batch."""
+        self.prepare()
+        current = self._round
+        assert current is not None
+        order = self._order_of(current)
         if current.start >= current.quota:
             live = torch.cat([current.drawn[current.quota :], *current.refilled])
             current = self._new_round(live, last=len(live) < len(current.drawn))
@@ -274,13 +298,14 @@ class ActivationStream:
     def _fill_at_first(self) -> int:
         """Fill the buffer, once; how many of its slots were filled, from the first one on."""
         if self._filled is None:
-            self._filled = len(self._fill(self._buffer.slots(torch.arange(self.capacity))))
+            slots = self._buffer.slots(torch.arange(self.capacity))
+            self._filled = sum(len(part) for part in self._filled_parts(slots))
         return self._filled
 
-    def _fill(self, slots: Slots) -> Int64[Tensor, " filled"]:
-        """Overwrite slots with new rows; fewer are filled when text or budget end."""
+    def _filled_parts(self, slots: Slots) -> Iterator[Int64[Tensor, " filled"]]:
+        """Overwrite slots with new rows, and tell which; fewer when text or budget end."""
         if self._budget is not None:
-            slots = slots.slice(0, self._budget - self._stored)
+            slots = slots.slice(0, max(0, self._budget - self._stored))
         filled = 0
         while filled < len(slots):
             rows = self._left_over or next(self._incoming, None)
@@ -288,11 +313,11 @@ class ActivationStream:
                 break
             taken = min(len(rows.token_ids), len(slots) - filled)
             self._buffer.write(slots.slice(filled, filled + taken), rows.slice(0, taken))
-            filled += taken
             rest = len(rows.token_ids) - taken
             self._left_over = rows.slice(taken, taken + rest) if rest else None
-        self._stored += filled
-        return slots.host[:filled]
+            self._stored += taken
+            yield slots.host[filled : filled + taken]
+            filled += taken
 
 
 def _check(batch_tokens: int, buffer_tokens: int, refill: float, max_tokens: int | None) -> None:

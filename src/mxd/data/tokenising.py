@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -25,7 +25,16 @@ class Place(NamedTuple):
     pieces: int = 0
     """Pieces of this document before this place."""
     chain: str = ""
-    """Hash over the keys of the documents before it, to see whether the text is still the same."""
+    """Hash over the documents before it, to see whether the text is still the same."""
+
+
+class Read(NamedTuple):
+    """How much of a text was read for a group of documents, the group included."""
+
+    documents: int = 0
+    """Documents up to the group's last one."""
+    chain: str = ""
+    """Hash over them: their keys, and their texts or token ids."""
 
 
 class TokenPiece(NamedTuple):
@@ -37,6 +46,8 @@ class TokenPiece(NamedTuple):
     """Whether this is the document's first piece."""
     group: Place
     """The first piece of the group that it was tokenised with; a reading can begin anew there."""
+    read: Read
+    """What was read for that group."""
 
 
 _BEGINNING = Place()
@@ -46,6 +57,7 @@ class _TextPiece(NamedTuple):
     document: Document
     text: str
     place: Place
+    read: Read
 
 
 def tokenise(
@@ -72,22 +84,32 @@ def tokenise(
     unwanted = _unwanted_ids(tokenizer)
     for group in _groups(documents, start):
         encoded = iter(_encode([piece.text for piece in group if piece.text], tokenizer))
-        first = group[0].place
-        for document, text, place in group:
+        first, read = group[0].place, group[-1].read
+        for document, text, place, _ in group:
             begins = place.pieces == 0
             if document.token_ids is not None:
                 ids = np.asarray(document.token_ids, dtype=np.int64)
-                yield TokenPiece(document, ids, begins, first)
+                yield TokenPiece(document, ids, begins, first, read)
             elif text:
                 ids = np.asarray(next(encoded), dtype=np.int64)
-                yield TokenPiece(document, ids[~np.isin(ids, unwanted)], begins, first)
+                yield TokenPiece(document, ids[~np.isin(ids, unwanted)], begins, first, read)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The SHA-256 of a tokenizer's vocabulary and special tokens, 64 hexadecimal digits."""
+    """The SHA-256 of a tokenizer's vocabulary, special tokens and rules, 64 hexadecimal digits.
+
+    The rules (merges, normalisers, …) are those of a fast tokenizer; a slow one has none to show.
+    """
     special = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
-    content = json.dumps([sorted(tokenizer.get_vocab().items()), special])
+    content = json.dumps([sorted(tokenizer.get_vocab().items()), special, _rules(tokenizer)])
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    found: dict[str, Any] = {} if backend is None else json.loads(backend.to_str())
+    # What the last call asked for says nothing of how a text is split.
+    return {key: value for key, value in found.items() if key not in ("padding", "truncation")}
 
 
 def _encode(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
@@ -115,11 +137,11 @@ def _unwanted_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def _groups(documents: Iterable[Document], start: Place) -> Iterator[list[_TextPiece]]:
     group: list[_TextPiece] = []
     characters = 0
-    for (number, chain), document in _numbered(documents, start):
+    for number, chain, read, document in _numbered(documents, start):
         for index, text in enumerate(_pieces(document.text or "")):
             if (number, index) < (start.documents, start.pieces):
                 continue
-            group.append(_TextPiece(document, text, Place(number, index, chain)))
+            group.append(_TextPiece(document, text, Place(number, index, chain), read))
             characters += len(text)
             if len(group) >= _GROUP_DOCUMENTS or characters >= _GROUP_CHARACTERS:
                 yield group
@@ -130,22 +152,33 @@ def _groups(documents: Iterable[Document], start: Place) -> Iterator[list[_TextP
 
 def _numbered(
     documents: Iterable[Document], start: Place
-) -> Iterator[tuple[tuple[int, str], Document]]:
-    """Documents from a place on, each with its number and the chain of those before it."""
+) -> Iterator[tuple[int, str, Read, Document]]:
+    """Documents from a place on, each with its number, the chain before it and that with it."""
     number, chain = 0, ""
     for document in documents:
         if number == start.documents and chain != start.chain:
-            raise _changed(number)
+            raise text_changed(number)
+        before, chain = chain, _chained(chain, document)
         if number >= start.documents:
-            yield (number, chain), document
-        key = document.key.encode("utf-8", "surrogatepass")
-        chain = hashlib.blake2b(chain.encode() + key, digest_size=16).hexdigest()
+            yield number, before, Read(number + 1, chain), document
         number += 1
     if number < start.documents or (number == start.documents and chain != start.chain):
-        raise _changed(number)
+        raise text_changed(number)
 
 
-def _changed(number: int) -> UserError:
+def _chained(chain: str, document: Document) -> str:
+    """The hash over a document and, by their own, those before it."""
+    key = document.key.encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(f"{chain} {len(key)} ".encode() + key, digest_size=16)
+    if document.token_ids is not None:
+        digest.update(np.asarray(document.token_ids, dtype="<i8").tobytes())
+    else:
+        digest.update((document.text or "").encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def text_changed(number: int) -> UserError:
+    """The error for a text of which the first so many documents are not what they were."""
     return UserError(
         f"the text is not what it was when the run was stopped: its first {number} documents "
         "differ, expected the same ones in the same order; restore the text, or start a new run"

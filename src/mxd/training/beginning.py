@@ -9,15 +9,20 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from mxd.errors import UserError
 from mxd.host import check_device, has_several_processes, input_device, is_spread
-from mxd.training.checkpoints import Checkpoint
+from mxd.training.alike import check_alike, parts_of
+from mxd.training.base import accepted_changes
+from mxd.training.checkpoints import Checkpoint, CheckpointOptions
 from mxd.training.metrics_log import check_trackers
 from mxd.training.recipe import Recipe
+from mxd.training.record import versions
 from mxd.training.resuming import has_checkpoints, none_usable, usable_checkpoints
 from mxd.training.run_folder import begun_run, check_free, continuing, writing
+from mxd.training.seen_by_all import check_seen_by_all
 from mxd.training.stream import text_shards
 from mxd.training.team import Team
 
@@ -32,11 +37,6 @@ class Earlier:
     """Its run.json; None where none was begun, or none is gone on with."""
     goes_on: bool = False
     """Whether it was ever saved, so that there is something to go on from."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run came to its end."""
-        return self.record is not None and self.record.get("complete") is True
 
     @property
     def resumed(self) -> list[int]:
@@ -72,6 +72,57 @@ def _earlier(out: str | Path | None, resume: bool, overwrite: bool) -> Earlier:
         )
     record = begun_run(Path(out))
     return Earlier(record, record is not None and has_checkpoints(Path(out)))
+
+
+def is_done(
+    folder: Path, record: dict[str, Any] | None, recipe: Recipe, accept_changes: Sequence[str]
+) -> bool:
+    """Whether a run has come to its end and is what is asked for: nothing is left to be done.
+
+    Args:
+        folder: the run's folder.
+        record: its run.json; None where no run was begun.
+        recipe: what is asked for.
+        accept_changes: fields of the recipe that may differ from the run's.
+
+    Raises:
+        UserError: it came to its end with another recipe, and the changes are not accepted; or
+            they are, and it kept no checkpoint to go on from.
+    """
+    if record is None or record.get("complete") is not True:
+        return False
+    there, here = record.get("recipe"), recipe.to_dict()
+    if here["text_shards"] is None and isinstance(there, dict):
+        here["text_shards"] = there.get("text_shards")
+    if not accepted_changes(there, here, accept_changes):
+        return True
+    if not has_checkpoints(folder):
+        raise UserError(
+            f"the run in {folder} is finished and kept no checkpoint, expected one to go on from "
+            "with another recipe; start a new run"
+        )
+    return False
+
+
+def check_given(
+    recipe: Recipe,
+    checkpoints: CheckpointOptions,
+    resume: bool,
+    overwrite: bool,
+    accept_changes: Sequence[str],
+    team: Team,
+) -> None:
+    """Make sure that all processes were asked for the same, before they divide the work.
+
+    Raises:
+        UserError: on all of them, where they were not.
+    """
+    if team.size == 1:
+        return
+    said: dict[str, Any] = {"threads": torch.get_num_threads()}
+    said |= {"resume": resume, "overwrite": overwrite, "accept_changes": list(accept_changes)}
+    said |= parts_of("recipe", recipe.to_dict()) | parts_of("checkpoints", asdict(checkpoints))
+    check_alike(said | parts_of("versions", versions()), team.listed)
 
 
 def with_shards(recipe: Recipe, team: Team, earlier: Earlier) -> Recipe:
@@ -157,7 +208,7 @@ def enter_folder(
     held = (
         continuing(folder)
         if earlier.goes_on
-        else writing(folder, overwrite or earlier.record is not None)
+        else writing(folder, overwrite or earlier.record is not None, unsaved=not overwrite)
     )
 
     def enter() -> str:
@@ -165,6 +216,7 @@ def enter_folder(
         return ""
 
     team.told(enter)
+    check_seen_by_all(folder, team)
 
 
 def usable_by_all(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,8 +52,8 @@ def build_roster(
 ) -> Roster:
     """One student for each site and spec of the recipe, its output bias at the mean output.
 
-    Every layer is built whole on the host, one after the other, and what another process trains is
-    let go of: so each starts at the same numbers wherever it is trained.
+    A layer that this process has any part in is built whole on the host, one after the other: it
+    starts at the numbers that its seed gives, wherever it is trained.
 
     Args:
         recipe: the recipe.
@@ -68,8 +69,7 @@ def build_roster(
     for site in sites:
         origin = replace(origin, site=site.name, base_fingerprint=site_fingerprint(site))
         for spec in recipe.students:
-            layer = _new_layer(recipe, spec, site)
-            name = student_name(spec, layer)
+            name = student_name(spec, _on_meta(recipe, spec, site))
             if (site.name, name) in roster.names:  # a dense control has no K to vary
                 continue
             lr = spec.lr or recipe.optimizer.learning_rate(spec.architecture)
@@ -78,6 +78,7 @@ def build_roster(
             roster.seeds.append(spec.seed)
             if not team.trains(len(roster.names) - 1):
                 continue
+            layer = _new_layer(recipe, spec, site)
             layer.start_bias_at(means[site.name].to(layer.bias.device))
             layer.provenance = replace(origin, student=name, seed=spec.seed)
             companions = team.take_part(layer)
@@ -94,8 +95,22 @@ def build_roster(
                 companions=companions,
             )
             roster.own.append(student)
-    team.check_students(len(roster.names))
     return roster
+
+
+def check_layers(recipe: Recipe, sites: Sequence[MLPSite], team: Team) -> None:
+    """Find, before any work is done, layers that cannot be built or cannot be shared.
+
+    Raises:
+        UserError: as of `build_roster`, or fewer units or students than there are to be parts.
+    """
+    names = set()
+    for site in sites:
+        for spec in recipe.students:
+            layer = _on_meta(recipe, spec, site)
+            team.check_layer(layer)
+            names.add((site.name, student_name(spec, layer)))
+    team.check_students(len(names))
 
 
 def new_layer(recipe: Recipe, spec: StudentSpec, site: MLPSite) -> Layer:
@@ -105,6 +120,20 @@ def new_layer(recipe: Recipe, spec: StudentSpec, site: MLPSite) -> Layer:
 
 def _new_layer(recipe: Recipe, spec: StudentSpec, site: MLPSite) -> Layer:
     """The layer in host memory."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        layer = _built(recipe, spec, site)
+        start_layer(layer, spec.options.on(recipe.layer).start, site)
+    return layer
+
+
+def _on_meta(recipe: Recipe, spec: StudentSpec, site: MLPSite) -> Layer:
+    """The layer without its numbers, which takes no memory and draws nothing."""
+    with torch.device("meta"):
+        return _built(recipe, spec, site, unit_norm=False)  # what is off is said once
+
+
+def _built(recipe: Recipe, spec: StudentSpec, site: MLPSite, **changed: Any) -> Layer:
     options = spec.options.on(recipe.layer)
     d_hidden = options.d_hidden or site.d_hidden
     activation = options.activation or site.activation
@@ -117,23 +146,19 @@ def _new_layer(recipe: Recipe, spec: StudentSpec, site: MLPSite) -> Layer:
             f"{4 * site.d_in if d_hidden is None else 'gelu'})"
         )
     d_hidden = d_hidden or 4 * site.d_in
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
-        layer = build_layer(
-            spec.architecture,
-            d_in=site.d_in,
-            d_out=site.d_out,
-            d_hidden=d_hidden,
-            activation=activation or "gelu",
-            glu=bool(site.glu),
-            k=spec.k,
-            width=options.width,
-            expansion=options.expansion,
-            rule=options.rule,
-            options=options.options(),
-        )
-        start_layer(layer, options.start, site)
-    return layer
+    return build_layer(
+        spec.architecture,
+        d_in=site.d_in,
+        d_out=site.d_out,
+        d_hidden=d_hidden,
+        activation=activation or "gelu",
+        glu=bool(site.glu),
+        k=spec.k,
+        width=options.width,
+        expansion=options.expansion,
+        rule=options.rule,
+        options={**options.options(), **changed},
+    )
 
 
 def student_name(spec: StudentSpec, layer: Layer) -> str:

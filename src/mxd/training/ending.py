@@ -5,6 +5,7 @@ from typing import Any
 
 from mxd.data import common_fingerprint
 from mxd.layers import Layer
+from mxd.training.checkpoints import remove_left
 from mxd.training.loop import Workers
 from mxd.training.run import Run, open_run, student_folder
 from mxd.training.run_folder import write_run
@@ -24,7 +25,8 @@ def finish(workers: Workers, record: dict[str, Any], folder: Path | None) -> Run
         CannotWriteError: the disk is full.
     """
     recipe, team, own = workers.recipe, workers.team, workers.roster.own
-    store_means(own, workers.stream, {name: i for name, (i, _) in workers.widths.items()}, team)
+    widths = {name: d_in for name, (d_in, _) in workers.widths.items()}
+    store_means(own, workers.stream, widths, recipe.buffer, team)
     read = _text_read(workers)
     layers: dict[str, dict[str, Layer]] = {}
     for student in own:
@@ -44,6 +46,8 @@ def finish(workers: Workers, record: dict[str, Any], folder: Path | None) -> Run
     team.all(True)  # all layers are there
     if folder is not None and team.speaks:
         write_run(folder, record)
+        if record["complete"]:
+            remove_left(folder)
         if team.size > 1:
             layers = open_run(folder).layers
     return Run(recipe, layers, record, folder)

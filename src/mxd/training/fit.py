@@ -11,19 +11,22 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from mxd.data import Document, ShardedStream, special_token_ids
-from mxd.errors import CannotWriteError
 from mxd.host import MLPSite, compiled_blocks, find_site, placement_of
 from mxd.layers import Provenance
+from mxd.training.alike import check_alike
+from mxd.training.base import base_of
 from mxd.training.beginning import (
     Earlier,
     check_before,
+    check_given,
     enter_folder,
     find_earlier,
+    is_done,
     usable_by_all,
     with_shards,
 )
-from mxd.training.build import build_roster
-from mxd.training.checkpoints import Checkpoint, CheckpointOptions
+from mxd.training.build import build_roster, check_layers
+from mxd.training.checkpoints import Checkpoint, CheckpointOptions, saved_steps
 from mxd.training.ending import finish
 from mxd.training.interruption import Interrupted, Interruption, on_signals
 from mxd.training.kept_memory import kept_memory
@@ -32,7 +35,7 @@ from mxd.training.metrics_log import MetricsLog
 from mxd.training.progress import OnProgress
 from mxd.training.recipe import Recipe
 from mxd.training.record import record_of
-from mxd.training.resuming import base_of, restore
+from mxd.training.resuming import restore
 from mxd.training.run import Run, open_run
 from mxd.training.run_folder import write_run
 from mxd.training.saver import Saver
@@ -103,8 +106,10 @@ def fit(
     """
     team = open_team(layout)
     folder = None if out is None else Path(out)
+    options = checkpoints or CheckpointOptions()
+    check_given(recipe, options, resume, overwrite, accept_changes, team)
     earlier = find_earlier(folder, resume, overwrite, team)
-    if folder is not None and earlier.finished:
+    if folder is not None and is_done(folder, earlier.record, recipe, accept_changes):
         logger.warning("the run in %s is finished: there is nothing to resume", folder)
         return open_run(folder)
     recipe = with_shards(recipe, team, earlier)
@@ -112,6 +117,7 @@ def fit(
     model.eval()
     sites = resolve_sites(model, recipe)
     check_starts(recipe, sites)
+    check_layers(recipe, sites, team)
     origin = _origin(model, tokenizer, recipe, base_model)
     with ExitStack() as stack:
         interruption = stack.enter_context(on_signals()) if folder is not None else Interruption()
@@ -130,11 +136,14 @@ def fit(
             record["resumed"] = earlier.resumed
         if folder is not None:
             enter_folder(stack, folder, earlier, overwrite, team)
-        base = base_of(recipe, record["base_model"]["sites"])
+        base: dict[str, Any] = {}  # what is not saved need not be told from others
+        if folder is not None:
+            base = base_of(recipe, record["base_model"]["sites"], model, tokenizer)
+            check_alike(base, team.listed)
         usable = None
         if folder is not None and earlier.goes_on:
             usable = usable_by_all(folder, base, accept_changes, team)
-        saver = Saver(folder, checkpoints or CheckpointOptions(), base, interruption, team)
+        saver = Saver(folder, options, base, interruption, team)
         return _run(workers, record, folder, on_progress, saver, usable)
 
 
@@ -198,15 +207,37 @@ def _run(
         loop = Loop(workers, log, on_progress)
         if usable is not None and folder is not None:
             record["resumed"] = [*record["resumed"], restore(loop, folder, usable, team).step]
+        for student in workers.roster.own:
+            team.check_equal(student.layer, student.companions)
         if kept is not None:
             write_run(kept, record)
         try:
             with saver.at_work():
                 loop.run(saver)
-        except (KeyboardInterrupt, CannotWriteError) as error:  # there may be room for layers still
-            # Several processes store layers together, or not at all: others may be gone.
-            if team.size == 1 or isinstance(error, Interrupted):
+        except BaseException as error:
+            # Several processes store layers together, or not at all: others may be gone. Before
+            # the first step there is nothing to store.
+            if isinstance(error, Interrupted) or (team.size == 1 and loop.step):
                 record["complete"] = False
-                finish(workers, record, folder)
+                with saver.storing():
+                    _finish_after(error, workers, record, folder)
             raise
-        return finish(workers, record, folder)
+        with saver.storing():
+            return finish(workers, record, folder)
+
+
+def _finish_after(
+    error: BaseException, workers: Workers, record: dict[str, Any], folder: Path | None
+) -> None:
+    """Store what was learnt before an error, which is the one to be told of whatever happens."""
+    try:
+        finish(workers, record, folder)
+    except Exception as second:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        logger.warning("the layers could not be stored either: %s", second)
+        return
+    if folder is not None and not isinstance(error, KeyboardInterrupt):
+        steps = saved_steps(folder)
+        on = f"; it is saved at step {steps[0]}: go on with --resume" if steps else ""
+        logger.warning("the layers, as far as they were trained, are in %s%s", folder, on)

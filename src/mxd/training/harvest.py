@@ -22,7 +22,15 @@ from mxd.data import (
     tokenizer_fingerprint,
 )
 from mxd.errors import UserError
-from mxd.host import MLPSite, capture, check_device, find_site, site_fingerprint
+from mxd.host import (
+    QUANTISED,
+    MLPSite,
+    capture,
+    check_device,
+    find_site,
+    input_device,
+    site_fingerprint,
+)
 from mxd.training._checks import at_least, at_most, one_of
 from mxd.training.recipe import TextRecipe
 from mxd.training.record import versions
@@ -59,11 +67,16 @@ class HarvestRecipe:
     """Where the language model runs."""
     model_dtype: str = "float32"
     """Type that the language model is loaded in, for the record; whoever loads it sees to it."""
+    load_in: str | None = None
+    """What its linear layers are quantised to, `8bit` or `4bit`, for the record likewise; None
+    leaves them as they are."""
     shard_bytes: int | None = None
     """Bytes that a file is meant to hold; None for 256 MiB."""
 
     def __post_init__(self) -> None:
         one_of("dtype", self.dtype, CACHE_DTYPES)
+        if self.load_in is not None:
+            one_of("load_in", self.load_in, QUANTISED)
         for name in ("tokens", "harvest_contexts"):
             at_least(name, getattr(self, name), 1)
         most = MAX_PASS_TOKENS // self.text.contexts.length
@@ -93,7 +106,8 @@ def harvest(
     the same, byte for byte. A finished cache is left as it is.
 
     Args:
-        model: a frozen causal language model from transformers, on the recipe's device.
+        model: a frozen causal language model from transformers, on the recipe's device or spread
+            over several.
         tokenizer: its tokenizer.
         recipe: what to keep of which text.
         out: folder of the cache.
@@ -120,11 +134,11 @@ def harvest(
     check_target(out, asked, overwrite=overwrite)
     if documents is None:
         documents = training_documents(recipe.text, recipe.seed)
-    device = check_device(recipe.device)
+    device, place = check_device(recipe.device), input_device(model)
     return fill_cache(
         out,
         asked,
-        lambda ids: capture(model, sites, ids.to(device)),
+        lambda ids: capture(model, sites, ids.to(place)),
         pack(
             documents,
             tokenizer,
@@ -181,7 +195,8 @@ def asked_manifest(
         base_model={
             "name": base_model or getattr(config, "_name_or_path", None),
             "revision": getattr(config, "_commit_hash", None),
-        },
+        }
+        | ({} if recipe.load_in is None else {"load_in": recipe.load_in}),
         model_dtype=recipe.model_dtype,
         device=_name_of(check_device(recipe.device)),
         sites=kept,

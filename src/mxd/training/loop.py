@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from mxd._plain_state import whole
-from mxd.data import ActivationBatch, ShardedStream, SiteActivations
+from mxd.data import (
+    ActivationBatch,
+    NoLongerWantedError,
+    ShardedStream,
+    SiteActivations,
+    until,
+)
 from mxd.training.build import Roster
 from mxd.training.checkpoints import Checkpoint, Part, random_state, restore_random_state
 from mxd.training.geometry import GeometryTracker
@@ -72,27 +78,38 @@ class Loop:
             Interrupted: a signal asked to stop; the run is saved.
         """
         recipe, clock, team = self._workers.recipe, self._workers.clock, self._workers.team
-        while True:
+        while self.tokens < self.total:
+            if self._report.all_diverged:
+                logger.warning("all students have diverged: the run ends at step %d", self.step)
+                break
             with clock.harvesting():
-                batch = self._workers.stream.next_batch()
+                batch = self._next_batch(saver)
             # Nobody leaves alone: whose text has ended goes on with nothing until all have.
             rows = 0 if batch is None else len(batch.token_ids)
             agreed = team.agree(rows, saver.wishes())
             if not agreed.rows:
                 break
-            self.step, self.tokens = self.step + 1, self.tokens + agreed.rows
             with clock.stepping():
                 self._step(batch)
+            self.step, self.tokens = self.step + 1, self.tokens + agreed.rows
             if self.step % recipe.log_every == 0 or self.tokens >= self.total:
                 self._report(self.step, self.tokens)
             saver.after(self, agreed)
-            if self._report.all_diverged:
-                logger.warning("all students have diverged: the run ends at step %d", self.step)
-                break
         if self.step > self._report.step:  # the text ended before the budget
             self._report(self.step, self.tokens, last=True)
         count = len(self._workers.roster.names)
         logger.info("trained %d students for %d steps", count, self.step)
+
+    def _next_batch(self, saver: Saver) -> ActivationBatch | None:
+        """The next batch; where there is none to be had, what was learnt is saved first."""
+        try:
+            with until(saver.unwanted):
+                return self._workers.stream.next_batch()
+        except NoLongerWantedError:
+            saver.stop(self, saver.asked)
+        except Exception:
+            saver.rescue(self)
+            raise
 
     def _step(self, batch: ActivationBatch | None) -> None:
         recipe = self._workers.recipe
@@ -138,7 +155,7 @@ class Loop:
             content |= {
                 "tokens": self.tokens,
                 "progress": self._report.state(),
-                "metrics_bytes": self._log.size,
+                "metrics_bytes": self._log.synced(),
                 "random": random_state(),
             }
         return Part(content, files)

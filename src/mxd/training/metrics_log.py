@@ -17,6 +17,7 @@ from mxd.errors import UserError
 from mxd.training.board import Board
 
 METRICS, BOARD = "metrics.jsonl", "tensorboard"
+_BLOCK_BYTES = 1 << 16
 _logger = logging.getLogger(__name__)
 
 
@@ -63,16 +64,22 @@ class MetricsLog:
         for name, tracker in list(self._trackers.items()):
             self._or_without(name, tracker.finish)
 
-    @property
-    def size(self) -> int:
-        """Bytes of metrics.jsonl so far."""
-        return 0 if self._file is None else self._file.size
+    def synced(self) -> int:
+        """Bring the rows so far to the disk, for a checkpoint that counts on them; their bytes.
+
+        Raises:
+            CannotWriteError: the disk is failing.
+        """
+        return 0 if self._file is None else self._file.synced()
 
     def rewind(self, size: int, step: int) -> None:
         """Go on after the rows of a checkpoint; those of steps that will be made again go.
 
+        Where rows of the checkpoint are missing, that is said, and the log goes on after the last
+        whole one.
+
         Args:
-            size: what `size` was.
+            size: what `synced` gave.
             step: the last step that counts.
 
         Raises:
@@ -132,10 +139,38 @@ class _Lines:
 
     def rewind(self, size: int) -> None:
         try:
-            self._file.truncate(min(size, self.size))
+            there = min(size, self.size)
+            whole = self._whole_lines(there)
+            self._file.truncate(whole)
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise cannot_write(self._path, error) from error
+        if whole < size:
+            _logger.warning(
+                "%s has %d bytes of whole rows, and had %d when the checkpoint was saved: the rows "
+                "between are missing",
+                self._path,
+                whole,
+                size,
+            )
+
+    def _whole_lines(self, end: int) -> int:
+        """Bytes of the whole lines among the first so many bytes."""
+        while end > 0:
+            start = max(0, end - _BLOCK_BYTES)
+            self._file.seek(start)
+            found: int = self._file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            end = start
+        return 0
+
+    def synced(self) -> int:
+        try:
+            os.fsync(self._file.fileno())  # nothing is held back: the file is unbuffered
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+        return self.size
 
     def add(self, line: str) -> None:
         start = self._file.tell()

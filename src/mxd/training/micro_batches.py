@@ -29,6 +29,13 @@ class MicroBatches:
 
     def __init__(self, name: str, tokens: int | None, may_split: bool) -> None:
         self._name, self.tokens, self._may_split = name, tokens, may_split
+        self.halved: int | None = None
+        """What running out of memory has brought `tokens` to; None where it never did."""
+
+    def halve_to(self, tokens: int) -> None:
+        """Compute no more tokens at one time, as memory has run out with more."""
+        self.halved = tokens
+        self.tokens = min(self.tokens or tokens, tokens)
 
     def run(self, batch: int, attempt: Callable[[list[slice]], T]) -> T:
         """Call `attempt` with the parts of a batch until it fits; each attempt starts afresh.
@@ -51,7 +58,7 @@ class MicroBatches:
                 if not is_out_of_memory(error) or size == 1 or not self._may_split:
                     raise
             # Outside the handler: its traceback would keep the failed step's tensors alive.
-            self.tokens = -(-size // 2)
+            self.halve_to(-(-size // 2))
             logger.warning(
                 "%s: out of memory with %d tokens at one time; going on with %d",
                 self._name,

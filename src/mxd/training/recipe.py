@@ -5,6 +5,7 @@ from typing import Any
 
 from mxd.data import ContextOptions, ExclusionOptions, TextOptions
 from mxd.errors import UserError
+from mxd.host import QUANTISED
 from mxd.layers import ARCHITECTURES
 from mxd.training._checks import at_least, one_of, variant_name
 from mxd.training.layer_recipe import LayerOverrides, LayerRecipe, check_applies
@@ -226,6 +227,9 @@ class Recipe:
     """Where the language model and the layers run."""
     dtype: str = "float32"
     """Type that the language model is loaded in, for the record; whoever loads it sees to it."""
+    load_in: str | None = None
+    """What its linear layers are quantised to, `8bit` or `4bit`, for the record likewise; None
+    leaves them as they are."""
     log_every: int = 50
     """Steps between two lines of metrics."""
     track_experts: int = 4
@@ -251,11 +255,14 @@ class Recipe:
     def __post_init__(self) -> None:
         one_of("precision", self.precision, PRECISIONS)
         one_of("activations_order", self.activations_order, ORDERS)
+        if self.load_in is not None:
+            one_of("load_in", self.load_in, QUANTISED)
         at_least("tokens", self.tokens, 1)
         at_least("log_every", self.log_every, 1)
         at_least("track_experts", self.track_experts, 0)
         if self.text_shards is not None:
             at_least("text_shards", self.text_shards, 1)
+            self._check_shards(self.text_shards)
         _seed(self.seed)
         if not self.students:
             raise UserError("got no students, expected at least one architecture to train")
@@ -264,6 +271,14 @@ class Recipe:
         for tracker in self.trackers:
             one_of("tracker", tracker, ("wandb", "trackio"))
         self._check_variants()
+
+    def _check_shards(self, shards: int) -> None:
+        batch_tokens = self.optimizer.batch_tokens
+        if shards > batch_tokens:
+            raise UserError(
+                f"got {shards} text shards for batches of {batch_tokens} tokens, expected at least "
+                "one token of each shard; give fewer text shards or larger batches"
+            )
 
     def _check_variants(self) -> None:
         meant: dict[str, LayerOverrides] = {}

@@ -8,46 +8,30 @@ from typing import Any
 
 import torch
 
-from mxd.errors import UserError
+from mxd.errors import CannotWriteError, UserError
+from mxd.training.base import check_base
 from mxd.training.checkpoints import (
     Checkpoint,
-    check_changes,
     check_names,
     checkpoint_folder,
-    delete_after,
-    differences,
     newest_good,
+    put_aside_after,
     remove_unfinished,
     saved_steps,
     unchecked,
 )
 from mxd.training.loop import Loop
-from mxd.training.recipe import Recipe
+from mxd.training.micro_batches import is_out_of_memory
 from mxd.training.record import versions
 from mxd.training.team import Team
 
 logger = logging.getLogger(__name__)
 
 _MISFITS = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+    ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError,
     ValueError,
 )  # fmt: skip
-"""What a state raises that does not fit the run; UserError is a ValueError."""
-
-
-def base_of(recipe: Recipe, sites: dict[str, str]) -> dict[str, Any]:
-    """What every checkpoint says of its run.
-
-    Args:
-        recipe: the run's recipe.
-        sites: fingerprints of the base model's MLPs by their names.
-    """
-    return {
-        "recipe": recipe.to_dict(),
-        "sites": sites,
-        "versions": versions(),
-        "threads": torch.get_num_threads(),
-    }
+"""What a state raises that does not fit the run, or cannot be read; UserError is a ValueError."""
 
 
 def usable_checkpoints(
@@ -55,34 +39,20 @@ def usable_checkpoints(
 ) -> Iterator[Checkpoint]:
     """The checkpoints that a run can go on from, the newest first.
 
-    What is damaged is named in the log and left out.
+    What is damaged or cannot be read is named in the log and left out.
 
     Args:
         folder: the run's folder.
-        base: what `base_of` says of it now.
+        base: what `mxd.training.base.base_of` says of it now.
         accept: names of fields of the recipe whose change is meant.
 
     Raises:
-        UserError: the recipe or the model has changed.
+        UserError: the recipe, the model, its tokenizer or the cache has changed.
     """
     check_names(base["recipe"], accept)
     for checkpoint in newest_good(folder):
-        content = checkpoint.content
-        if content.get("sites") != base["sites"]:
-            raise UserError(
-                f"the run in {folder} was begun on another model: its MLPs have other weights; "
-                "give the model of before, or start a new run"
-            )
-        found = differences(_numbered(content.get("recipe")), _numbered(base["recipe"]))
-        check_changes(found, accept)
+        check_base(checkpoint.content, base, accept, folder)
         yield checkpoint
-
-
-def _numbered(recipe: Any) -> Any:
-    """A recipe whose number of text shards is a number: one where none is named."""
-    if not isinstance(recipe, dict):
-        return recipe
-    return {**recipe, "text_shards": recipe.get("text_shards") or 1}
 
 
 def restore(loop: Loop, folder: Path, checkpoints: Iterator[Checkpoint], team: Team) -> Checkpoint:
@@ -114,7 +84,7 @@ def restore(loop: Loop, folder: Path, checkpoints: Iterator[Checkpoint], team: T
     if team.speaks:
         _say(found)
         remove_unfinished(folder)
-        delete_after(folder, step)
+        put_aside_after(folder, step)
     return found
 
 
@@ -122,7 +92,11 @@ def _fits(loop: Loop, folder: Path, step: int, checkpoint: Checkpoint | None) ->
     """Whether a run could be put into a state; only the first process compares checksums."""
     try:
         loop.load_state(checkpoint or unchecked(folder, step))
+    except CannotWriteError:  # the disk's fault, or the log's, and not the checkpoint's
+        raise
     except _MISFITS as error:
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            raise  # an earlier one takes no less
         logger.warning(
             "checkpoint %s is left out: it does not fit the run (%s: %s)",
             checkpoint_folder(folder, step),
@@ -134,10 +108,10 @@ def _fits(loop: Loop, folder: Path, step: int, checkpoint: Checkpoint | None) ->
 
 
 def none_usable(folder: Path) -> UserError:
-    """What to say where there are checkpoints and all are damaged."""
+    """What to say where there are checkpoints and none is good; the log says why each is not."""
     return UserError(
-        f"none of the checkpoints in {folder} can be used, expected one that is whole; start anew "
-        "with --overwrite instead of --resume"
+        f"none of the checkpoints in {folder} can be used, for the reasons named above, expected "
+        "one that is whole; start anew with --overwrite instead of --resume"
     )
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from mxd._outside_files import check_inside, is_folder
+from mxd._outside_files import check_below, is_folder
 from mxd.errors import UserError
 from mxd.layers import Layer, load
 from mxd.training.recipe import Recipe
@@ -77,7 +77,7 @@ def _check_record(folder: Path, record: dict[str, Any]) -> None:
             f"{base!r}"
         )
     for name in ("layers", "eval"):
-        check_inside(folder / name)
+        check_below(folder / name, folder)
 
 
 def _inside(folder: Path, entry: Any) -> Path:
@@ -86,22 +86,14 @@ def _inside(folder: Path, entry: Any) -> Path:
     ):
         raise UserError(f"{folder / RUN_FILE} is damaged: expected students with site and name")
     path = student_folder(folder, entry["site"], entry["name"])
-    if not all(_is_one_name(entry[k]) for k in ("site", "name")) or not _is_below(
-        folder / "layers", path
-    ):
+    if not all(_is_one_name(entry[k]) for k in ("site", "name")):
         raise UserError(f"{folder / RUN_FILE} names a layer outside its folder: {entry['name']!r}")
+    check_below(path, folder / "layers")
     return path
 
 
 def _is_one_name(part: str) -> bool:
     return part not in ("", ".", "..") and not set(part) & set("/\\\0")
-
-
-def _is_below(above: Path, path: Path) -> bool:
-    try:
-        return above.resolve() in path.resolve().parents
-    except (OSError, RuntimeError, ValueError):  # too long, or links in a circle
-        return False
 
 
 def from_dict(cls: type[T], value: Any, where: Path | str) -> T:

@@ -47,14 +47,23 @@ def check_free(folder: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def writing(folder: Path, overwrite: bool) -> Iterator[Path]:
+def writing(folder: Path, overwrite: bool, *, unsaved: bool = False) -> Iterator[Path]:
     """A new run's folder. An error takes it away again and puts back what it replaced.
 
-    Ctrl-C is no error: what has been written stays. So does a run that has a checkpoint, whatever
-    the error, and layers that are finished when the disk becomes full.
+    Ctrl-C is no error: what has been written stays. So does a run that has a checkpoint or layers,
+    whatever the error.
+
+    Args:
+        folder: the folder.
+        overwrite: whether an earlier run in it may be replaced.
+        unsaved: replace it only as long as it has no checkpoint.
+
+    Raises:
+        UserError: it cannot be written to, another process is at work in it, or has saved
+            something there meanwhile.
     """
     check_free(folder, overwrite)
-    replaced = folder.absolute().with_name(f".{folder.absolute().name}.replaced")
+    replaced = _replaced(folder)
     new_parents = [path for path in folder.absolute().parents if not path.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +71,11 @@ def writing(folder: Path, overwrite: bool) -> Iterator[Path]:
             replaced.rename(folder)  # a run that was being replaced when the machine went down
         if folder.exists():
             with held_folder(folder, work="training"):
+                if unsaved and _has(folder, _CHECKPOINTS):
+                    raise UserError(
+                        f"the run in {folder} was saved by another process while this one was "
+                        "starting, expected none; give the same command again to go on with it"
+                    )
                 shutil.rmtree(replaced, ignore_errors=True)
                 folder.rename(replaced)
         folder.mkdir()
@@ -77,8 +91,11 @@ def writing(folder: Path, overwrite: bool) -> Iterator[Path]:
     except Exception as error:
         if _has(folder, _CHECKPOINTS):
             raise
-        if isinstance(error, CannotWriteError) and _has(folder, _LAYERS):
-            raise CannotWriteError(f"{error}; what was finished before is in {folder}") from error
+        if _has(folder, _LAYERS):
+            if isinstance(error, CannotWriteError):
+                kept = f"what was finished before is in {folder}"
+                raise CannotWriteError(f"{error}; {kept}") from error
+            raise
         shutil.rmtree(folder, ignore_errors=True)
         if replaced.exists():
             replaced.rename(folder)
@@ -96,6 +113,11 @@ def _has(folder: Path, pattern: str) -> bool:
     return next(folder.glob(pattern), None) is not None
 
 
+def _replaced(folder: Path) -> Path:
+    """Where an earlier run is while another takes its place."""
+    return folder.absolute().with_name(f".{folder.absolute().name}.replaced")
+
+
 def _remove_empty(folders: list[Path]) -> None:
     """Take folders away, the innermost first, unless somebody has put something into one."""
     for folder in folders:
@@ -111,6 +133,8 @@ def continuing(folder: Path) -> Iterator[Path]:
         UserError: another process is at work in it.
     """
     with held_folder(folder, work="training"):
+        # A run that was killed while it replaced another has a checkpoint now: that one can go.
+        shutil.rmtree(_replaced(folder), ignore_errors=True)
         yield folder
 
 
@@ -127,16 +151,6 @@ def begun_run(folder: Path) -> dict[str, Any] | None:
         leaving.unlink()
     check_free(folder, overwrite=False)
     return None
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a folder holds a run that has come to its end.
-
-    Raises:
-        UserError: there is something else, or a damaged record.
-    """
-    record = begun_run(folder)
-    return record is not None and record.get("complete") is True
 
 
 def write_run(folder: Path, content: dict[str, Any]) -> None:

@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from mxd.training.checkpoints import CheckpointOptions, CheckpointWriter, Part
 from mxd.training.interruption import Interrupted, Interruption
@@ -44,6 +44,7 @@ class Saver:
         team: Team,
     ) -> None:
         self._team = team
+        interruption.others = team.size > 1
         self._run, self._options, self._record = run, options, record
         self._interruption = interruption
         self._writer = (
@@ -59,7 +60,7 @@ class Saver:
         take part in.
         """
         try:
-            with self._interruption.waiting():
+            with self._interruption.waiting("saving after this step"):
                 yield
         except BaseException:
             # Whoever started several processes asks the others to stop when one is lost.
@@ -68,10 +69,29 @@ class Saver:
             raise
         self.close()
 
+    def unwanted(self) -> bool:
+        """Whether a wait for the source is to end, so that the run can be saved and stop.
+
+        Of several processes none can leave alone: they wait, and stop together.
+        """
+        alone = self._team.size == 1 and self._writer is not None
+        return alone and self._interruption.asked is not None
+
+    @property
+    def asked(self) -> int:
+        """The signal that asked this process to stop; 0 where none did."""
+        return self._interruption.asked or 0
+
+    def rescue(self, run: Saved) -> None:
+        """Save a run that an error ends between two steps, if it is alone and has made one."""
+        if self._writer is not None and self._team.size == 1 and run.step:
+            self._save(run)
+            self.close()
+
     def wishes(self) -> Wishes:
         """What this process tells the others before a step."""
         late = self._options.late((monotonic() - self._last) / 60)
-        return Wishes(self._interruption.asked or 0, late)
+        return Wishes(self.asked, late)
 
     def after(self, run: Saved, agreed: Agreed) -> None:
         """Save if it is due at this step, or if the run is to stop.
@@ -82,17 +102,29 @@ class Saver:
         if self._writer is None:
             return
         # Alone, a signal need not wait for the next step.
-        asked = agreed.asked if self._team.size > 1 else self._interruption.asked
+        asked = agreed.asked if self._team.size > 1 else self.asked
         late = agreed.late if self._team.size > 1 else self.wishes().late
         if asked:
-            self._save(run)
-            self.close()
-            if self._team.size > 1:
-                self._interruption.ending = True  # the launcher may ask again
-                self._team.all(True)
-            raise Interrupted(self._farewell(run.step), asked)
+            self.stop(run, asked)
         if late or self._options.due(run.step):
             self._save(run)
+
+    def stop(self, run: Saved, asked: int) -> NoReturn:
+        """Save a run that a signal ends.
+
+        Raises:
+            Interrupted: always.
+        """
+        self._save(run)
+        self.close()
+        if self._team.size > 1:
+            self._interruption.ending = True  # the launcher may ask again
+            self._team.all(True)
+        raise Interrupted(self._farewell(run.step), asked)
+
+    def storing(self) -> AbstractContextManager[None]:
+        """The context that layers are written in: a signal waits for them."""
+        return self._interruption.waiting("the run ends when its layers are written")
 
     def close(self) -> None:
         """Wait until everything is written."""
@@ -114,6 +146,8 @@ class Saver:
     def _save(self, run: Saved) -> None:
         assert self._writer is not None
         self.close()  # the one before
+        if self._writer.newest == run.step:
+            return
         part = run.state()
         record = self._record if self._team.speaks else {}
         self._writer.save(run.step, Part({**record, **part.content}, part.files))
@@ -122,8 +156,10 @@ class Saver:
     def _farewell(self, step: int) -> str:
         assert self._writer is not None
         again = "give the same command with --resume to go on"
-        if self._writer.failure is None:
+        # Of several processes the first alone knows, and speaks.
+        if self._writer.newest == step or not self._team.speaks:
             return f"saved at step {step} in {self._run}; {again}"
         newest = self._writer.newest
         kept = "there is no checkpoint" if newest is None else f"the last one is of step {newest}"
-        return f"step {step} could not be saved ({self._writer.failure}), {kept}; {again}"
+        why = f" ({self._writer.failure})" if self._writer.failure else ""
+        return f"step {step} could not be saved{why}, {kept}; {again}"

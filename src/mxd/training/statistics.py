@@ -7,7 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mxd.data import ShardedStream, SiteActivations
+from mxd.errors import UserError
 from mxd.layers import MxD, sum_rows, take_statistics
+from mxd.training.recipe import BufferRecipe
 from mxd.training.student import Student
 from mxd.training.team import Team
 
@@ -23,8 +25,16 @@ def mean_outputs(stream: ShardedStream, widths: dict[str, int], team: Team) -> d
         stream: this process's shards.
         widths: d_out of each site.
         team: the processes of the run.
+
+    Raises:
+        UserError: on all of them: no shard holds any text.
     """
     buffers = stream.first_buffers()
+    if team.all(not buffers):
+        raise UserError(
+            "got no text in any text shard, expected at least one document that is not empty; "
+            "choose a source that holds text"
+        )
     return {name: _mean(buffers, name, width, team) for name, width in widths.items()}
 
 
@@ -43,7 +53,11 @@ def _sum_and_count(y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def store_means(
-    students: Sequence[Student], stream: ShardedStream, widths: dict[str, int], team: Team
+    students: Sequence[Student],
+    stream: ShardedStream,
+    widths: dict[str, int],
+    kept: BufferRecipe,
+    team: Team,
 ) -> None:
     """Store in every student's layer what `take_statistics` does, over all shards' buffers.
 
@@ -51,6 +65,7 @@ def store_means(
         students: those of this process.
         stream: its shards.
         widths: d_in of each site; the same sites in the same order on all processes.
+        kept: where the buffers are, and in which type.
         team: the processes of the run.
     """
     buffers = stream.first_buffers()
@@ -59,17 +74,19 @@ def store_means(
             take_statistics(student.layer, *buffers[0][student.site])
         return
     for site, width in widths.items():
+        # Rows travel: those of a process without a shard must be of the same kind.
+        dtype = getattr(torch, kept.dtype)
+        nothing = torch.zeros((0, width), dtype=dtype, device=kept.device)
         there = [student for student in students if student.site == site]
-        _store_for_site(there, [buffer[site] for buffer in buffers], width, team)
+        _store_for_site(there, [buffer[site] for buffer in buffers], nothing, team)
 
 
 def _store_for_site(
-    students: list[Student], buffers: list[tuple[Tensor, Tensor]], d_in: int, team: Team
+    students: list[Student], buffers: list[tuple[Tensor, Tensor]], nothing: Tensor, team: Team
 ) -> None:
     tokens = int(team.total(torch.tensor(sum(len(x) for x, _ in buffers))))
     stride = max(1, tokens // _SAMPLE_TOKENS)  # spread over all of them
-    xs = [x[::stride] for x, _ in buffers]
-    x = torch.cat(xs) if xs else torch.zeros((0, d_in))
+    x = torch.cat([nothing, *(x[::stride] for x, _ in buffers)])
     count = team.total(torch.tensor(len(x)))
     modulated = [student for student in students if isinstance(student.layer, MxD)]
     sums = [torch.zeros(s.layer.config.d_out, dtype=torch.float64) for s in modulated]

@@ -19,18 +19,26 @@ from mxd.data import (
     Manifest,
     ShardedStream,
     dealt_documents,
-    equal_part,
     pack,
+    part_of,
     read_manifest,
     shard_seed,
     tokenizer_fingerprint,
 )
 from mxd.errors import UserError
-from mxd.host import MLPSite, capture, site_fingerprint
+from mxd.host import (
+    MLPSite,
+    capture,
+    has_several_processes,
+    input_device,
+    site_fingerprint,
+)
 from mxd.training.harvest import passes_ahead
 from mxd.training.recipe import Recipe, TextRecipe
 from mxd.training.run import from_dict
+from mxd.training.team import Team
 from mxd.training.text import training_documents
+from mxd.training.turns import TurnTakingStream
 
 
 def open_shards(
@@ -41,6 +49,7 @@ def open_shards(
     excluded: tuple[int, ...],
     documents: Iterable[Document] | None,
     own: Sequence[int],
+    team: Team | None = None,
 ) -> ShardedStream:
     """The stream that a recipe describes, those shards of it that this process reads.
 
@@ -52,13 +61,13 @@ def open_shards(
         excluded: ids of tokens that are not trained on.
         documents: documents instead of the recipe's text; None takes that.
         own: the numbers of the shards.
+        team: the processes of the run, who share the passes of a model that lies in parts on them.
 
     Raises:
         UserError: the text cannot be read, or the cache is damaged, unfinished, of another model,
-            or of other text; or a batch does not divide into so many shards.
+            or of other text.
     """
     shards = recipe.text_shards or 1
-    equal_part("batch_tokens", recipe.optimizer.batch_tokens, shards)
     if recipe.activations is not None:
         if documents is not None:
             raise UserError("got documents beside a cache of activations, expected one of them")
@@ -75,18 +84,21 @@ def open_shards(
         documents = training_documents(recipe.text, recipe.seed)
     elif shards > 1 and not isinstance(documents, DocumentSource):
         documents = list(documents)  # each shard goes through them
-    harvest = _one_at_a_time(model, sites, recipe.device)
-    return ShardedStream(
-        {
-            n: _from_text(harvest, tokenizer, recipe, excluded, _dealt(documents, n, shards), n)
-            for n in own
-        }
-    )
+    harvest = _one_at_a_time(model, sites)
+    turns, ahead = None, passes_ahead(recipe.buffer.prefetch, torch.device(recipe.device))
+    if team is not None and has_several_processes(model):
+        turns, ahead = team.turns(harvest), 0
+        harvest = turns.lead
+    streams = {
+        n: _from_text(harvest, tokenizer, recipe, excluded, _dealt(documents, n, shards), n, ahead)
+        for n in own
+    }
+    return ShardedStream(streams) if turns is None else TurnTakingStream(streams, turns)
 
 
-def _one_at_a_time(model: nn.Module, sites: list[MLPSite], device: str) -> Harvest:
+def _one_at_a_time(model: nn.Module, sites: list[MLPSite]) -> Harvest:
     """The model's passes; shards that run ahead, each in a thread of its own, take turns."""
-    turn = Lock()
+    turn, device = Lock(), input_device(model)
 
     def harvest(ids: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         with turn:
@@ -121,20 +133,24 @@ def _from_text(
     excluded: tuple[int, ...],
     documents: Iterable[Document],
     shard: int,
+    ahead: int,
 ) -> ActivationStream:
+    several = (recipe.text_shards or 1) > 1
     contexts = pack(
         documents,
         tokenizer,
         recipe.text.contexts,
         contexts_per_batch=recipe.buffer.harvest_contexts,
         number_documents=False,
+        may_be_empty=several,
     )
     return ActivationStream(
         harvest=harvest,
         contexts=contexts,
         harvest_contexts=recipe.buffer.harvest_contexts,
         harvest_device=recipe.device,
-        prefetch=passes_ahead(recipe.buffer.prefetch, torch.device(recipe.device)),
+        prefetch=ahead,
+        may_be_empty=several,
         **_common(recipe, excluded, shard),
     )
 
@@ -143,7 +159,7 @@ def _common(recipe: Recipe, excluded: tuple[int, ...], shard: int = 0) -> dict[s
     """What both kinds of stream take: a shard's part of what the recipe says."""
     buffer, batch_tokens = recipe.buffer, recipe.optimizer.batch_tokens
     shards = recipe.text_shards or 1
-    own_batch = batch_tokens // shards
+    own_batch = part_of(batch_tokens, shard, shards)
     on_exhausted: Literal["repeat", "stop"] = (
         "repeat" if recipe.text.on_exhausted == "repeat" else "stop"
     )

@@ -1,6 +1,5 @@
 """One layer being trained: its optimizer, its loss, its counters."""
 
-import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mxd._plain_state import flag, number, numbers, whole
+from mxd._plain_state import flag, number, whole
 from mxd.layers import Codes, Layer, SparseLayer
 from mxd.training.companions import ALONE, Companions
 from mxd.training.counters import Counters
@@ -201,8 +200,7 @@ class Student:
             "steps": self.steps,
             "tokens": self.tokens,
             "diverged": self.diverged,
-            "nmse_history": [v if math.isfinite(v) else None for v in self.nmse_history],
-            "micro_tokens": self._micro.tokens,
+            "halved_tokens": self._micro.halved,
             "lr": self._optimizer.lr,
         }
         tensors = {
@@ -211,6 +209,8 @@ class Student:
             "counters": self._counters.state(),
             "guard": self._guard.state(),
             "random": {"k": self._k_draws.get_state()},
+            # It grows with the run, and would outgrow what JSON is read with.
+            "history": {"nmse": torch.tensor(self.nmse_history, dtype=torch.float64)},
         }
         return plain, {
             f"{part}.{name}": value.detach()
@@ -236,10 +236,10 @@ class Student:
         self._k_draws.set_state(tensors["random.k"])
         self.steps, self.tokens = whole(plain, "steps"), whole(plain, "tokens")
         self.diverged = flag(plain, "diverged")
-        halved = plain["micro_tokens"] is not None
-        self._micro.tokens = whole(plain, "micro_tokens", least=1) if halved else None
+        if plain["halved_tokens"] is not None:
+            self._micro.halve_to(whole(plain, "halved_tokens", least=1))
         self.bad_step = self._guard.first_bad()
-        self.nmse_history = numbers(plain, "nmse_history")
+        self.nmse_history = _history(tensors["history.nmse"])
 
     def take_window(self) -> Window:
         """Means since the last call; the one place that waits for the device."""
@@ -250,3 +250,10 @@ class Student:
         self.diverged = self.diverged or self.bad_step is not None
         self.nmse_history.append(nmse)
         return Window(loss, nmse, l0 if dead is not None else None, dead, self._optimizer.lr)
+
+
+def _history(saved: Tensor) -> list[float]:
+    if saved.dtype != torch.float64 or saved.ndim != 1:
+        raise ValueError(f"got a history of {saved.ndim} dimensions and {saved.dtype}")
+    history: list[float] = saved.tolist()
+    return history

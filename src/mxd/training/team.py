@@ -1,13 +1,20 @@
 """The processes that train a run together; here, the one that is alone with it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from mxd.data import Harvest
+from mxd.errors import UserError
 from mxd.layers import Layer
+from mxd.training.alike import check_alike
 from mxd.training.companions import ALONE, Companions
+from mxd.training.recipe import Recipe
+from mxd.training.turns import Turns
 
 
 class Wishes(NamedTuple):
@@ -98,6 +105,20 @@ class Team:
             UserError: there are fewer.
         """
 
+    def check_layer(self, layer: Layer) -> None:
+        """Refuse a layer that cannot be shared; it may be on the meta device.
+
+        Raises:
+            UserError: it cannot.
+        """
+
+    def check_equal(self, layer: Layer, companions: Companions) -> None:
+        """Make sure that all processes hold the same numbers of what they all hold of a layer.
+
+        Raises:
+            UserError: on all of those that train it; it names what differs, and where.
+        """
+
     def take_part(self, layer: Layer) -> Companions:
         """Keep this process's part of a layer that was built whole, and say who has the rest."""
         return ALONE
@@ -105,6 +126,16 @@ class Team:
     def whole(self, layer: Layer, companions: Companions) -> Layer | None:
         """The whole of a trained layer where this process is to store it, else None."""
         return layer
+
+    def turns(self, harvest: Harvest) -> Turns:
+        """Share the passes of a model that lies in parts on all processes.
+
+        Raises:
+            UserError: there is one process alone.
+        """
+        raise UserError(
+            "got a model in parts on several processes for a run on one, expected a whole model"
+        )
 
     def check(self, recipe: Any) -> None:
         """Refuse, before any work, what this team cannot do.
@@ -124,10 +155,11 @@ def open_team(layout: str | None) -> Team:
         UserError: a layout that does not fit the number of processes.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        from mxd.training.distributed import Groups, Layout, Processes
+        from mxd.training.distributed import Groups, Layout, Processes, listed
 
         size = torch.distributed.get_world_size()
         parsed = Layout.parse(layout, size)
+        check_alike({"layout": str(parsed)}, partial(listed, group=torch.distributed.group.WORLD))
         if size > 1:
             return Processes(Groups.of(parsed, _device_type()))
     elif layout is not None:
@@ -135,6 +167,26 @@ def open_team(layout: str | None) -> Team:
 
         Layout.parse(layout, 1)
     return Team()
+
+
+def check_layout(layout: str | None, processes: int, recipe: Recipe) -> None:
+    """Refuse what so many processes cannot train, before there is a model or they have met.
+
+    Args:
+        layout: as of `open_team`.
+        processes: how many there are to be.
+        recipe: what is to be trained.
+
+    Raises:
+        UserError: there is such a thing.
+    """
+    if layout is None and processes == 1:
+        return
+    from mxd.training.distributed import Layout
+
+    Layout.parse(layout, processes).check(recipe)
+    if recipe.text_shards is None and recipe.activations is None:
+        replace(recipe, text_shards=processes)
 
 
 def _device_type() -> str:

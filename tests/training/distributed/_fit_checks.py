@@ -2,13 +2,15 @@
 
 import os
 import signal
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.training._parts import OPTIMIZER
+from torch import nn
 
-from mxd.data import ContextOptions, Document
+from mxd.data import ContextOptions, Document, read_manifest
 from mxd.errors import UserError
 from mxd.training import (
     BufferRecipe,
@@ -18,6 +20,7 @@ from mxd.training import (
     Recipe,
     StudentSpec,
     TextRecipe,
+    cached_text,
     fit,
 )
 from mxd.training.distributed import World
@@ -88,6 +91,55 @@ def refuses(here: World, out: str, cases: list[tuple[dict[str, Any], str | None,
         with pytest.raises(UserError, match=message):
             train(out, changes, layout)
         assert not Path(out).exists()
+
+
+def refuses_before_text(
+    here: World, out: str, cases: list[tuple[dict[str, Any], str, str]]
+) -> None:
+    """The same, before any text goes through the model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(import_module("mxd.training.fit"), "open_shards", None)
+        refuses(here, out, cases)
+
+
+def is_started_unlike(here: World, out: str) -> None:
+    """The last rank has something else than the others, and all say what."""
+    from tests.training.distributed._preload import MODEL
+
+    odd = here.rank == here.size - 1
+    optimizer = {"betas": (0.5, 0.9)} if odd else {}
+    cases: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        ("recipe.log_every", {"log_every": 5} if odd else {}, {}),
+        ("recipe.optimizer", {"optimizer": optimizer}, {}),
+        ("resume", {}, {"resume": odd}),
+        ("checkpoints.every_steps", {}, {"every": 3} if odd else {}),
+        ("layout", {}, {"layout": f"students={here.size}"} if odd else {}),
+    ]
+    for named, changes, more in cases:
+        with pytest.raises(UserError, match=rf"got another {named} on rank {here.size - 1} than"):
+            train(out, changes, **more)
+    with pytest.MonkeyPatch.context() as patch:
+        if odd:
+            patch.setattr(MODEL.lm_head, "weight", nn.Parameter(MODEL.lm_head.weight + 1))
+        with pytest.raises(UserError, match=f"got another model on rank {here.size - 1} than"):
+            train(out, {})
+
+
+def has_another_folder(here: World, out: str) -> None:
+    """The folder of that name is not the first one's; all say so, and nothing is left."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mxd.training.seen_by_all.SEEN_SECONDS", 0.2)
+        with pytest.raises(UserError, match="another folder on rank 1 than on rank 0"):
+            train(f"{out}-{here.rank}", {})
+
+
+def trains_from_cache(here: World, out: str, cache: str, layout: str | None) -> None:
+    """A training from a cache, which the first rank alone reads."""
+    from tests.training.distributed._preload import MODEL, TOKENIZER
+
+    text = cached_text(Path(cache), read_manifest(Path(cache)))
+    given = recipe({"text": text, "activations": cache, "text_shards": 1})
+    fit(MODEL, TOKENIZER, given, out=out, layout=layout)
 
 
 def dies(here: World, out: str, changes: dict[str, Any], layout: str, victim: int) -> None:

@@ -18,8 +18,9 @@ from mxd.training.distributed import (
     Split,
     World,
     agreed_split,
-    any_rank,
+    all_ranks,
     gather_rows,
+    has_another_ended,
     shard_layer,
     split_units,
 )
@@ -72,14 +73,33 @@ def fails(here: World, victim: int) -> None:
     if here.rank == victim:
         raise UserError("got a broken shard, expected text")
     for _ in range(1000):
-        any_rank(False, dist.group.WORLD)
+        all_ranks(True, dist.group.WORLD)
+
+
+def leaves_word(here: World) -> None:
+    """One rank meets an error; the others can know of it when they are asked to end."""
+    if here.rank == 1:
+        raise UserError("got a broken shard, expected text")
+    limit = time.monotonic() + 20
+    while not has_another_ended():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    raise KeyboardInterrupt
+
+
+def is_stopped(here: World) -> None:
+    """A rank that is stopped by a signal has not ended the run for the others."""
+    if here.rank == 1:
+        raise KeyboardInterrupt
+    time.sleep(0.5)
+    assert not has_another_ended()
 
 
 def is_silent(here: World, victim: int) -> None:
     """One rank does not come to the collective that the others wait in."""
     if here.rank == victim:
         time.sleep(2)
-    any_rank(False, dist.group.WORLD)
+    all_ranks(True, dist.group.WORLD)
 
 
 def dies_in_a_layer(here: World) -> None:
@@ -92,7 +112,7 @@ def dies_in_a_layer(here: World) -> None:
     if here.rank == here.size - 1:
         os.kill(os.getpid(), signal.SIGKILL)
     prediction.sum().backward()
-    any_rank(False, dist.group.WORLD)
+    all_ranks(True, dist.group.WORLD)
 
 
 def hangs(here: World) -> None:

@@ -11,7 +11,10 @@ from tests.training._parts import rows_of
 from tests.training.distributed import _fit_checks
 from tests.training.distributed.ranks import assert_done, run_ranks
 
+from mxd.data import ContextOptions
+from mxd.training import BufferRecipe, HarvestRecipe, TextRecipe, harvest
 from mxd.training.checkpoints import saved_steps
+from mxd.training.distributed import World
 
 LOST = "LostProcessError: another process of this run was lost or did not answer in time"
 FIGURES, WEIGHTS = 1e-4, 2e-5
@@ -35,6 +38,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "on_exhausted": "stop",
         "tokens": 9_999,
     },
+    "bfloat16, one shard": {
+        "buffer": BufferRecipe(contexts=16, harvest_contexts=4, dtype="bfloat16"),
+        "text_shards": 1,
+    },
+    "shards that do not divide": {"text_shards": 3},
+    "more shards than documents": {"text_shards": 64, "tokens": 512},
     "text that ends": {"on_exhausted": "stop", "tokens": 9_999, "log_every": 1},
 }
 
@@ -96,7 +105,9 @@ def ranks_train(ranks: int, out: Path, changes: Any, layout: str | None, **more:
         ("data=4", "text that ends"), ("experts=4", "plain"),
         ("data=2,experts=2", "l1, unit norm"), ("data=2,experts=2", "shared experts, parts"),
         ("data=2,experts=2", "AuxK"), ("data=4", "AuxK, text that ends"),
-        ("experts=4", "AuxK, text that ends"), ("data=2,students=2", "plain"), ("students=2,experts=2", "plain"),
+        ("experts=4", "AuxK, text that ends"), ("data=2,students=2", "plain"),
+        ("students=2,experts=2", "plain"), ("experts=2", "bfloat16, one shard"),
+        ("data=2", "shards that do not divide"), ("data=4", "more shards than documents"),
     ],
 )  # fmt: skip
 def test_several_ranks_train_what_one_does(
@@ -116,7 +127,7 @@ def test_dead_units_are_revived_in_these_runs(alone: Any) -> None:
         assert not torch.equal(plain[file]["bias"], revived[file]["bias"]), file
 
 
-@pytest.mark.parametrize("name", ["plain", "text that ends"])
+@pytest.mark.parametrize("name", ["plain", "text that ends", "bfloat16, one shard"])
 def test_students_on_two_ranks_end_with_the_same_bytes(
     name: str, alone: Any, tmp_path: Path
 ) -> None:
@@ -183,8 +194,46 @@ def test_sigterm_to_one_rank_saves_the_run(alone: Any, tmp_path: Path) -> None:
 def test_what_cannot_be_divided_is_refused(tmp_path: Path) -> None:
     cases = [
         ({"students": ("mxd",)}, "students=2", "got 1 students for a layout with students=2"),
-        ({"text_shards": 3}, None, "got batch_tokens=64 for 3 text shards"),
+        ({"text_shards": 65}, None, "got 65 text shards for batches of 64 tokens"),
         ({}, "data=3", "got layout 'data=3' for 2 processes"),
         ({"students": ("dense_mlp",)}, "experts=2", "expected layers with experts or latents"),
     ]
     assert_done(run_ranks(_fit_checks.refuses, 2, str(tmp_path / "run"), cases))
+
+
+def test_what_a_layout_cannot_train_is_refused_before_any_work(tmp_path: Path) -> None:
+    cases = [
+        (
+            {"students": ("mxd", "dense_mlp")},
+            "students=2,experts=2",
+            "got a dense_mlp for a layout",
+        ),
+        ({"layer": {"width": 3}}, "experts=4", "got a layer of 3 units for 4 ranks"),
+    ]
+    assert_done(run_ranks(_fit_checks.refuses_before_text, 4, str(tmp_path / "run"), cases))
+
+
+def test_ranks_that_were_started_unlike_do_not_train(tmp_path: Path) -> None:
+    assert_done(run_ranks(_fit_checks.is_started_unlike, 2, str(tmp_path / "run")))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_not_all_ranks_see_is_refused(tmp_path: Path) -> None:
+    assert_done(run_ranks(_fit_checks.has_another_folder, 2, str(tmp_path / "run")))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("layout", ["students=2", "data=2"])
+def test_a_cache_is_read_by_one_rank_for_all(layout: str, tmp_path: Path) -> None:
+    from tests.training.distributed._preload import MODEL, TOKENIZER
+
+    text = TextRecipe(source="d", contexts=ContextOptions(length=16))
+    wanted = HarvestRecipe(text=text, layers=(1,), tokens=512, dtype="bfloat16", harvest_contexts=8)
+    harvest(MODEL, TOKENIZER, wanted, tmp_path / "cache", documents=_fit_checks.documents(43))
+    given = (str(tmp_path / "cache"),)
+    _fit_checks.trains_from_cache(
+        World(0, 1, torch.device("cpu")), str(tmp_path / "one"), *given, None
+    )
+    check = _fit_checks.trains_from_cache
+    assert_done(run_ranks(check, 2, str(tmp_path / "run"), *given, layout))
+    same_training(tmp_path / "one", tmp_path / "run")

@@ -81,6 +81,14 @@ def test_an_error_on_one_rank_ends_the_others() -> None:
     assert all(LOST in words for words in said), said
 
 
+def test_a_rank_that_fails_leaves_word_and_one_that_is_stopped_does_not() -> None:
+    said = run_ranks(_world_checks.leaves_word, 3)
+    assert "UserError: got a broken shard" in said.pop(1)
+    assert all(words.strip().endswith("KeyboardInterrupt") for words in said), said
+    said = run_ranks(_world_checks.is_stopped, 2)
+    assert said[0] == DONE or LOST in said[0], said
+
+
 def test_a_silent_rank_is_given_up() -> None:
     said = run_ranks(_world_checks.is_silent, 2, 1, timeout=1.0)
     assert LOST in said[0]

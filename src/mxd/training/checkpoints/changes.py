@@ -5,7 +5,9 @@ from typing import Any
 
 from mxd.errors import UserError
 
-_FIXED = ("students", "layers", "sites", "layer", "seed", "activations", "activations_order")
+_FIXED = (
+    "students", "layers", "sites", "layer", "seed", "activations", "activations_order", "load_in",
+)  # fmt: skip
 _FIXED_FIELDS = (
     "optimizer.batch_tokens",
     "buffer.contexts",

@@ -13,17 +13,19 @@ from typing import Any
 
 import torch
 
-from mxd._durable_files import sha256_of
+from mxd._durable_files import cannot_write, sha256_of
 from mxd._json_files import read_json_object
+from mxd._outside_files import check_below
 from mxd._tensor_files import TensorFile
 from mxd.errors import UserError
 
-FORMAT, FORMAT_VERSION = "mxd-checkpoint", 1
+FORMAT, FORMAT_VERSION = "mxd-checkpoint", 2
 CHECKPOINTS, MANIFEST = "checkpoints", "checkpoint.json"
 _NAME = re.compile(r"step-(\d{8,15})")
 _FILE = re.compile(r"[a-z]+-\d{1,6}(-\d{1,6})?\.safetensors")
 _UNFINISHED = re.compile(r"\.step-\d{8,15}\.(new|old)")
-_MAX_JSON_BYTES = 64 << 20
+_LEFT = re.compile(r"\.step-\d{8,15}\.left")
+MAX_JSON_BYTES = 64 << 20
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +89,9 @@ def saved_steps(run: Path) -> list[int]:
 
 
 def newest_good(run: Path) -> Iterator[Checkpoint]:
-    """The checkpoints of a run that are whole, the newest first; damaged ones are named in the log.
+    """The checkpoints of a run that are whole, the newest first; others are named in the log.
+
+    Others are damaged, or cannot be read at the moment.
 
     Args:
         run: the run's folder.
@@ -96,7 +100,7 @@ def newest_good(run: Path) -> Iterator[Checkpoint]:
         folder = run / CHECKPOINTS / step_name(step)
         try:
             yield read_checkpoint(folder)
-        except UserError as error:
+        except (UserError, OSError) as error:
             logger.warning("checkpoint %s is left out: %s", folder, error)
 
 
@@ -117,14 +121,16 @@ def read_checkpoint(folder: Path, *, compare: bool = True) -> Checkpoint:
         compare: whether to compare checksums, for which all files are read.
 
     Raises:
-        UserError: something is missing or damaged.
+        UserError: something is missing or damaged, or of another format.
+        OSError: the disk does not give a file.
     """
     path = folder / MANIFEST
+    check_below(path, folder.parents[1])  # of the run
     content = read_json_object(
         path,
         missing=f"{folder} has no {MANIFEST}",
         remedy="an earlier checkpoint may be good",
-        most_bytes=_MAX_JSON_BYTES,
+        most_bytes=MAX_JSON_BYTES,
     )
     if content.get("format") != FORMAT or content.get("format_version") != FORMAT_VERSION:
         raise UserError(
@@ -160,11 +166,33 @@ def _check_file(folder: Path, name: str, entry: Any, compare: bool) -> None:
         raise UserError(f"{path} is damaged: its content does not have its checksum")
 
 
-def delete_after(run: Path, step: int) -> None:
-    """Delete the checkpoints beyond a step, from which a run does not go on: they are damaged."""
+def put_aside_after(run: Path, step: int) -> None:
+    """Rename the checkpoints beyond a step, from which a run does not go on.
+
+    What could not be read or used today may be good, so nothing of it is deleted: it stays as
+    `.step-N.left` until the run is finished, or another one of that step is put aside.
+
+    Raises:
+        CannotWriteError: one cannot be renamed; the run would take it for its newest.
+    """
     for later in saved_steps(run):
         if later > step:
-            delete(run / CHECKPOINTS / step_name(later))
+            folder = checkpoint_folder(run, later)
+            left = folder.with_name(f".{folder.name}.left")
+            try:
+                if left.exists():
+                    shutil.rmtree(left)
+                folder.rename(left)
+            except OSError as error:
+                raise cannot_write(left, error) from error
+            logger.warning(
+                "checkpoint %s is put aside as %s, until the run is finished", folder, left.name
+            )
+
+
+def remove_left(run: Path) -> None:
+    """Delete what `put_aside_after` put aside: the run is finished."""
+    _remove(run, _LEFT)
 
 
 def delete(folder: Path) -> None:
@@ -177,7 +205,11 @@ def delete(folder: Path) -> None:
 
 def remove_unfinished(run: Path) -> None:
     """Delete what a process left that was killed while it wrote or deleted a checkpoint."""
+    _remove(run, _UNFINISHED)
+
+
+def _remove(run: Path, names: re.Pattern[str]) -> None:
     folder = run / CHECKPOINTS
     for path in folder.iterdir() if folder.is_dir() else ():
-        if _UNFINISHED.fullmatch(path.name):
+        if names.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)

@@ -15,21 +15,25 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mxd._durable_files import replace_text, sha256_of, sync_file, sync_folder
+from mxd._durable_files import cannot_write, replace_text, sha256_of, sync_file, sync_folder
+from mxd._json_files import parse_json
 from mxd.errors import CannotWriteError, UserError
 from mxd.training.checkpoints.folder import (
     CHECKPOINTS,
     FORMAT,
     FORMAT_VERSION,
     MANIFEST,
+    MAX_JSON_BYTES,
     checksum,
     delete,
+    remove_unfinished,
     saved_steps,
     step_name,
 )
-from mxd.training.checkpoints.joining import hear, joined, tell
+from mxd.training.checkpoints.joining import await_folder, hear, joined, tell
 
 logger = logging.getLogger(__name__)
+_REMEDY = "train fewer students in a run"
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,11 @@ class CheckpointWriter:
     def save(self, step: int, part: Part) -> None:
         """Save a state; returns once it is copied, and waits for the checkpoint before it."""
         self.wait()
-        copied = part.copied()
+        try:
+            copied = part.copied()
+        except (MemoryError, RuntimeError) as error:  # no room for a second state
+            self._failed(step, error)
+            return
         self._thread = threading.Thread(
             target=self._guarded, args=(step, copied), name="mxd-checkpoint"
         )
@@ -105,28 +113,37 @@ class CheckpointWriter:
         self.failure = None
         try:
             self._write(step, part)
-        except (OSError, SafetensorError, UserError) as error:
-            self.failure = getattr(error, "strerror", None) or str(error)
-            last = "there is none before" if self.newest is None else f"the last is {self.newest}"
-            logger.warning(
-                "the checkpoint at step %d could not be written (%s); %s; the run goes on",
-                step,
-                self.failure,
-                last,
-            )
-            new = self._folder / f".{step_name(step)}.new"
-            if self._rank:
-                with suppress(CannotWriteError):
-                    tell(new, self._rank, {"failure": self.failure})
-            else:
-                shutil.rmtree(new, ignore_errors=True)
+        except Exception as error:  # whatever it is, the training goes on, and must know
+            self._failed(step, error)
+
+    def _failed(self, step: int, error: Exception) -> None:
+        """Say that there is no checkpoint of a step, here and to the other processes."""
+        said = getattr(error, "strerror", None) or str(error)
+        self.failure = said or type(error).__name__
+        last = "there is none before" if self.newest is None else f"the last is {self.newest}"
+        logger.warning(
+            "the checkpoint at step %d could not be written (%s); %s; the run goes on",
+            step,
+            self.failure,
+            last,
+            exc_info=not isinstance(error, (OSError, SafetensorError, UserError, MemoryError)),
+        )
+        new = self._folder / f".{step_name(step)}.new"
+        if self._rank:
+            with suppress(CannotWriteError, OSError):
+                await_folder(new, self._deserted)
+                tell(new, self._rank, {"failure": self.failure})
+        else:
+            shutil.rmtree(new, ignore_errors=True)
 
     def _write(self, step: int, part: Part) -> None:
         final = self._folder / step_name(step)
         new = self._folder / f".{final.name}.new"
-        if not self._others:
-            shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True, exist_ok=bool(self._others))
+        if self._rank:
+            await_folder(new, self._deserted)
+        else:
+            remove_unfinished(self._folder.parent)  # what failed at earlier steps
+            new.mkdir(parents=True)
         files = {name: write_tensors(new / name, part.files[name]) for name in part.files}
         if self._rank:
             tell(new, self._rank, {"content": dict(part.content), "files": files})
@@ -153,8 +170,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def seal(folder: Path, content: Mapping[str, Any], files: Mapping[str, Any]) -> None:
-    """Write a checkpoint's record, with which it is whole."""
+    """Write a checkpoint's record, with which it is whole.
+
+    Raises:
+        CannotWriteError: the disk is full, or the record is more than could be read again.
+    """
     document = {"format": FORMAT, "format_version": FORMAT_VERSION, **content, "files": files}
-    document = json.loads(json.dumps(document, allow_nan=False))  # as it will be read
+    try:
+        document = parse_json(json.dumps(document, allow_nan=False))  # as it will be read
+    except ValueError as error:
+        raise cannot_write(folder / MANIFEST, error, _REMEDY) from error
     document["checksum"] = checksum(document)
-    replace_text(folder / MANIFEST, json.dumps(document) + "\n")
+    text = json.dumps(document) + "\n"
+    if len(text) > MAX_JSON_BYTES:  # all of it is ASCII
+        raise CannotWriteError(
+            f"{folder / MANIFEST} would have {len(text)} bytes, expected at most {MAX_JSON_BYTES}; "
+            f"{_REMEDY}"
+        )
+    replace_text(folder / MANIFEST, text)

@@ -3,7 +3,7 @@
 A single process needs none of this, and nothing outside imports it before it is asked for.
 """
 
-from mxd.training.distributed.agreement import all_ranks, any_rank, check_equal, total
+from mxd.training.distributed.agreement import all_ranks, check_equal, total
 from mxd.training.distributed.collectives import (
     Group,
     agreed_split,
@@ -17,7 +17,7 @@ from mxd.training.distributed.gradients import gradient_norm, sum_gradients
 from mxd.training.distributed.groups import Groups
 from mxd.training.distributed.layout import DIMENSIONS, Layout, dealt
 from mxd.training.distributed.lost import LostProcessError, is_lost, lost_processes_named
-from mxd.training.distributed.processes import Processes, first_told
+from mxd.training.distributed.processes import Processes, first_told, listed
 from mxd.training.distributed.shard_layer import (
     gather_layer,
     gather_units,
@@ -27,7 +27,7 @@ from mxd.training.distributed.shard_layer import (
 )
 from mxd.training.distributed.split import Split, split_units
 from mxd.training.distributed.traffic import counted_traffic
-from mxd.training.distributed.world import World, under_torchrun, world
+from mxd.training.distributed.world import World, has_another_ended, under_torchrun, world
 
 __all__ = [
     "DIMENSIONS",
@@ -41,7 +41,6 @@ __all__ = [
     "World",
     "agreed_split",
     "all_ranks",
-    "any_rank",
     "check_equal",
     "counted_traffic",
     "dealt",
@@ -51,7 +50,9 @@ __all__ = [
     "gather_rows",
     "gather_units",
     "gradient_norm",
+    "has_another_ended",
     "is_lost",
+    "listed",
     "lost_processes_named",
     "replicated_parameters",
     "shard_layer",

@@ -12,14 +12,14 @@ from mxd.training.distributed.collectives import Group, gather_equal
 from mxd.training.distributed.traffic import received
 
 
-def any_rank(flag: bool, group: Group) -> bool:
-    """Whether it holds on any rank: somebody wants to stop, somebody has rows left."""
-    return _largest(int(flag), group) > 0
-
-
 def all_ranks(flag: bool, group: Group) -> bool:
     """Whether it holds on all ranks: all have ended."""
-    return _largest(int(not flag), group) == 0
+    if group is None:
+        return flag
+    found = torch.tensor([int(not flag)], dtype=torch.int32)
+    dist.all_reduce(found, dist.ReduceOp.MAX, group=group)
+    received("agree", found.element_size())
+    return int(found) == 0
 
 
 def total(tensor: Tensor, group: Group) -> Tensor:
@@ -63,15 +63,6 @@ def check_equal(tensors: Mapping[str, Tensor], group: Group, *, what: str = "par
             f"ranks {who} have other {what} than the first ({shown}), expected the same bytes on "
             "all; start them all alike, or go on from the last checkpoint with --resume"
         )
-
-
-def _largest(value: int, group: Group) -> int:
-    if group is None:
-        return value
-    tensor = torch.tensor([value], dtype=torch.int32)
-    dist.all_reduce(tensor, dist.ReduceOp.MAX, group=group)
-    received("agree", tensor.element_size())
-    return int(tensor)
 
 
 def _tensor_hash(tensor: Tensor) -> int:

@@ -61,12 +61,23 @@ def gradient_norm(
         sharded: parameters of which each rank holds rows of its own.
         group: the ranks that share the units.
     """
-    whole = torch.nn.utils.get_total_norm([p.grad for p in replicated if p.grad is not None])
-    rows = torch.nn.utils.get_total_norm([p.grad for p in sharded if p.grad is not None])
-    squared = rows.square()
+    whole, rows = _gradients_of(replicated), _gradients_of(sharded)
+    device = next((gradient.device for gradient in (*rows, *whole)), torch.device("cpu"))
+    squared = _squared_norm(rows, device)
     if group is not None:
         _sum(squared, group)
-    return (whole.square().to(squared.device) + squared).sqrt()
+    return (_squared_norm(whole, device) + squared).sqrt()
+
+
+def _gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]
+
+
+def _squared_norm(gradients: list[Tensor], device: torch.device) -> Float[Tensor, ""]:
+    if not gradients:  # torch's would be in host memory, and the device be waited for
+        return torch.zeros((), device=device)
+    norm: Tensor = torch.nn.utils.get_total_norm(gradients)
+    return norm.square()
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -52,7 +52,7 @@ class Groups:
         ranks = mesh.mesh  # (data, students, experts)
         place = mesh.get_coordinate()
         assert place is not None  # every rank of the run is in the mesh
-        return cls(
+        groups = cls(
             layout=layout,
             place=(place[0], place[1], place[2]),
             everyone=dist.group.WORLD,
@@ -61,6 +61,22 @@ class Groups:
             batch=_own_of(ranks.flatten(1)),
             replicas=_own_of(ranks.transpose(0, 1).flatten(1)),
         )
+        groups.try_out(device_type)
+        return groups
+
+    def try_out(self, device_type: str) -> None:
+        """Exchange a number in every group, so that one that does not work is known at the start.
+
+        Args:
+            device_type: `cpu` or `cuda`; on GPUs both ways are tried.
+        """
+        for group in (self.everyone, self.data, self.experts, self.batch, self.replicas):
+            if group is None:
+                continue
+            for device in dict.fromkeys(("cpu", device_type)):
+                found = torch.ones((), device=device)
+                dist.all_reduce(found, group=group)
+                assert int(found) == dist.get_world_size(group)
 
 
 def _own_of(rows: torch.Tensor) -> Group:

@@ -5,6 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from mxd.errors import UserError
+from mxd.layers import SparseLayer, layer_class
+from mxd.training.distributed.split import split_units
+from mxd.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -50,6 +53,40 @@ class Layout:
                 raise _misfit(text, product, world_size)
             sizes["data" if "data" in missing else missing[0]] = left
         return cls(**sizes)
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse, as far as the recipe alone tells, what processes so divided cannot train.
+
+        Raises:
+            UserError: there is such a thing.
+        """
+        self.check_students(len(recipe.students) * (len(recipe.layers) + len(recipe.sites)))
+        for spec in recipe.students:
+            if self.experts > 1 and not issubclass(layer_class(spec.architecture), SparseLayer):
+                raise UserError(
+                    f"got a {spec.architecture} for a layout with experts={self.experts}, expected "
+                    "layers with experts or latents; train it with another layout"
+                )
+
+    def check_students(self, count: int) -> None:
+        """Refuse fewer students than there are to be groups of them.
+
+        Raises:
+            UserError: there are fewer.
+        """
+        if count < self.students:
+            raise UserError(
+                f"got {count} students for a layout with students={self.students}, expected at "
+                f"least one for each group of processes; give students={count} or fewer"
+            )
+
+    def check_units(self, count: int) -> None:
+        """Refuse a layer of fewer units than processes that are to share it.
+
+        Raises:
+            UserError: it has fewer.
+        """
+        split_units(count, self.experts, 0)
 
     @property
     def world_size(self) -> int:

@@ -8,18 +8,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mxd.data import Harvest
 from mxd.errors import ToldError, UserError
 from mxd.layers import Layer, SparseLayer
 from mxd.training.companions import ALONE, Companions
-from mxd.training.distributed.agreement import all_ranks, total
+from mxd.training.distributed.agreement import all_ranks, check_equal, total
 from mxd.training.distributed.collectives import Group, agreed_split, gather_rows
 from mxd.training.distributed.companions import Replicas
 from mxd.training.distributed.experts import ExpertParallel
 from mxd.training.distributed.groups import Groups
-from mxd.training.distributed.shard_layer import gather_layer, shard_layer
+from mxd.training.distributed.shard_layer import gather_layer, shard_layer, unit_parameters
 from mxd.training.distributed.split import Split, split_units
+from mxd.training.distributed.turns import SharedModel
 from mxd.training.recipe import Recipe
 from mxd.training.team import Agreed, Team, Wishes
+from mxd.training.turns import Turns
 
 
 class Processes(Team):
@@ -59,11 +62,7 @@ class Processes(Team):
 
     def listed(self, own: list[Any]) -> list[Any]:
         """As `Team.listed`."""
-        text = torch.frombuffer(bytearray(json.dumps(own).encode()), dtype=torch.uint8)
-        split = agreed_split(len(text), self.groups.everyone)
-        whole = gather_rows(text, split, self.groups.everyone)
-        parts = whole.split(list(split.counts))
-        return [entry for part in parts for entry in json.loads(part.numpy().tobytes())]
+        return listed(own, self.groups.everyone)
 
     def stacked(self, own: Tensor, *, even: bool = False) -> Tensor:
         """As `Team.stacked`."""
@@ -97,24 +96,29 @@ class Processes(Team):
 
     def check_students(self, count: int) -> None:
         """As `Team.check_students`."""
-        groups = self.groups.layout.students
-        if count < groups:
-            raise UserError(
-                f"got {count} students for a layout with students={groups}, expected at least one "
-                f"for each group of processes; give students={count} or fewer"
-            )
+        self.groups.layout.check_students(count)
+
+    def check_layer(self, layer: Layer) -> None:
+        """As `Team.check_layer`."""
+        if isinstance(layer, SparseLayer):
+            self.groups.layout.check_units(layer.config.n_units)
+
+    def check_equal(self, layer: Layer, companions: Companions) -> None:
+        """As `Team.check_equal`."""
+        if not isinstance(companions, Replicas):
+            return
+        parallel = companions.parallel
+        units = {} if parallel is None else unit_parameters(parallel.layer)
+        rest = {name: p for name, p in layer.named_parameters() if name not in units}
+        check_equal(rest, self.groups.replicas)
+        check_equal(units, self.groups.data)
 
     def take_part(self, layer: Layer) -> Companions:
         """As `Team.take_part`."""
         groups = self.groups
         if groups.experts is None:
             return ALONE if groups.data is None else Replicas(self, layer, None)
-        if not isinstance(layer, SparseLayer):
-            raise UserError(
-                f"got a {layer.config.architecture} for a layout with "
-                f"experts={groups.layout.experts}, expected layers with experts or latents; train "
-                "it with another layout"
-            )
+        assert isinstance(layer, SparseLayer)  # `check`
         units = split_units(layer.config.n_units, groups.layout.experts, groups.place[2])
         part = ExpertParallel(shard_layer(layer, units), units, groups.experts)
         return Replicas(self, layer, part)
@@ -130,6 +134,10 @@ class Processes(Team):
             return layer if self._is_first else None
         return gather_layer(parallel.layer, parallel.units, self.groups.experts)
 
+    def turns(self, harvest: Harvest) -> Turns:
+        """As `Team.turns`."""
+        return SharedModel(harvest, self.groups.everyone)
+
     @property
     def _is_first(self) -> bool:
         """Whether it is the first of the processes that hold the same."""
@@ -137,20 +145,21 @@ class Processes(Team):
 
     def check(self, recipe: Recipe) -> None:
         """As `Team.check`."""
-        layout = self.groups.layout
-        self.check_students(len(recipe.students) * (len(recipe.layers) + len(recipe.sites)))
-        if recipe.optimizer.auxk_coefficient and layout.data * layout.experts > 1:
-            raise UserError(
-                f"got an auxiliary loss for dead units on layout {layout}, expected it with "
-                "data=1 and experts=1 alone: it is a ratio of sums over the whole batch; set "
-                "auxk_coefficient to 0, or give --layout students=…"
-            )
+        self.groups.layout.check(recipe)
 
     def _see(self, counts: list[int]) -> None:
         """Keep the counts of those that see the same part of a batch: consecutive processes."""
         group = self.size // self.groups.layout.data
         start = self.groups.place[0] * group
         self.batch = Split(tuple(counts[start : start + group]), self.rank - start)
+
+
+def listed(own: list[Any], group: Group) -> list[Any]:
+    """The entries of all ranks, plain data, in the ranks' order."""
+    text = torch.frombuffer(bytearray(json.dumps(own).encode()), dtype=torch.uint8)
+    split = agreed_split(len(text), group)
+    parts = gather_rows(text, split, group).split(list(split.counts))
+    return [entry for part in parts for entry in json.loads(part.numpy().tobytes())]
 
 
 def first_told(say: Callable[[], str], group: Group) -> str:
@@ -189,4 +198,4 @@ def _spread(text: str, group: Group) -> str:
     return content.numpy().tobytes().decode()
 
 
-__all__ = ["Processes", "first_told"]
+__all__ = ["Processes", "first_told", "listed"]

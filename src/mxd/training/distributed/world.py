@@ -15,8 +15,10 @@ from mxd.training.distributed.lost import lost_processes_named
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT_SECONDS = 600.0
-"""How long a process waits for the others before it takes them for lost."""
+TIMEOUT_SECONDS = 3600.0
+"""How long a process waits for the others before it takes them for lost: longer than a source of
+text may take to answer again (`mxd.data.RetryOptions`), while the others wait."""
+_ENDED = "mxd/ended"
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun tells each process."""
 
@@ -78,7 +80,9 @@ def world(
         try:
             yield World(rank, size, place)
             dist.barrier(device_ids=[place.index] if place.type == "cuda" else None)
-        except BaseException:
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt):  # torchrun asks all to stop
+                _note_the_end(rank)
             _leave(failed=True)
             raise
         _leave(failed=False)
@@ -116,11 +120,25 @@ def _own_device(wanted: torch.device, local_rank: int) -> torch.device:
 
 def _join(place: torch.device, timeout_seconds: float) -> None:
     on_gpu = place.type == "cuda"
+    # Without a device_id: with one, torch makes the mesh's groups by splitting NCCL's communicator,
+    # and those have no gloo to agree over.
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-        timeout=timedelta(seconds=timeout_seconds),
-        device_id=place if on_gpu else None,
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(seconds=timeout_seconds)
     )
+
+
+def _note_the_end(rank: int) -> None:
+    """Leave word with what started the processes that this one ended because of an error."""
+    with suppress(Exception):
+        dist.distributed_c10d._get_default_store().set(_ENDED, str(rank))
+
+
+def has_another_ended() -> bool:
+    """Whether another process has ended because of an error, as far as it could leave word."""
+    with suppress(Exception):
+        found: bool = dist.distributed_c10d._get_default_store().check([_ENDED])
+        return found
+    return False
 
 
 def _leave(*, failed: bool) -> None:
