@@ -34,6 +34,8 @@ WORK = {
     "every block": ("--layers", "all"),
 }
 LARGE = ("--batch-tokens", "65536", "--buffer-contexts", "8192")
+HOST = ("--host-memory", "2TB")
+"""That of a DGX H100 or H200, from its data sheet; its eight processes share it."""
 SMALL_EXPANSION = ("--expansion", "8")
 """Transcoders 8 d wide rather than the paper's 32 d, as for every block of a large model."""
 PARTS = {
@@ -99,7 +101,8 @@ def case(
 ) -> dict[str, Any]:
     """What the verb says of one case; the figures that the page shows."""
     answer = folder / "plan.json"
-    command = ["plan", str(folder / name), "--device-kind", kind, "--devices", str(devices), *more]
+    command = ["plan", str(folder / name), "--device-kind", kind, "--devices", str(devices)]
+    command += [*HOST, *more]
     with contextlib.redirect_stdout(io.StringIO()):
         code = run([*command, "--json", str(answer)])
     if code:
@@ -118,7 +121,13 @@ def case(
     keys = ("layout", "per_token", "step", "traffic", "tokens_per_second", "hours", "device_hours")
     memory = {
         key: plan["memory"][key]
-        for key in ("device_peak_bytes", "device_peak_phase", "host_peak_bytes")
+        for key in (
+            "device_peak_bytes",
+            "device_peak_phase",
+            "host_peak_bytes",
+            "host_peak_phase",
+            "node_bytes",
+        )
     }
     print(entry["command"], "->", plan["layout"]["reason"], flush=True)
     batch = plan["training"]["batch_tokens"]
@@ -188,18 +197,19 @@ def layouts(cases: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
                 one["model"], str(one["devices"]), f"{one['batch_tokens']:,}",
                 mesh if layout["fits"] else "does not fit", str(layout["model_devices"]),
                 gigabytes(memory["device_peak_bytes"]), gigabytes(memory["host_peak_bytes"]),
+                gigabytes(memory["node_bytes"]),
                 *cells,
             ]
         )  # fmt: skip
     head = ["model", "devices", "tokens a step", "data×students×experts", "model over",
-            "peak, device", "peak, host, a process", "ms a step", "tokens/s", "hours for 480 M",
-            "device hours", "longest part"]  # fmt: skip
+            "peak, device", "peak, host, a process", "peak, host, a node", "ms a step",
+            "tokens/s", "hours for 480 M", "device hours", "longest part"]  # fmt: skip
     return head, rows
 
 
 def volumes(cases: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Bytes sent by the busiest process."""
-    keys = ("rows", "candidates", "sums", "gradients", "model", "total")
+    keys = ("rows", "candidates", "sums", "gradients", "replicated", "model", "total")
     rows = [
         [
             one["model"], str(one["devices"]), f"{one['batch_tokens']:,}",
@@ -209,7 +219,7 @@ def volumes(cases: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
         if one["layout"]["fits"] and one["devices"] > 1
     ]  # fmt: skip
     head = ["model", "devices", "tokens a step", "activations", "candidates", "partial sums",
-            "gradients", "language model", "all"]  # fmt: skip
+            "gradients, units", "gradients, dense", "language model", "all"]  # fmt: skip
     return head, rows
 
 

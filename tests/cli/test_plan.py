@@ -64,6 +64,31 @@ def test_all_layers(cli):
     assert sum(one["count"] for one in document["students"]) == 6 * 2 * 2
 
 
+def test_a_quantised_model_takes_its_bytes(cli, large):
+    found = {}
+    for name, flags in {"whole": (), "4bit": ("--load-in", "4bit")}.items():
+        flags = (*flags, "--device-kind", "h200", "--json", "plan.json")
+        result = cli.succeeds("plan", large, "--layers", 0, *flags)
+        found[name] = read_json(cli.folder / "plan.json")
+        assert ("are estimated" in " ".join(result.out.split())) == (name == "4bit")
+    sizes = {name: one["model"]["weight_bytes"] for name, one in found.items()}
+    assert sizes["whole"] == 2 * 70_553_706_496
+    assert sizes["4bit"] == pytest.approx(0.3 * sizes["whole"], rel=0.1)
+
+
+def test_the_host_of_a_node_counts(cli, large):
+    flags = ["plan", large, "--layers", 0, "--device-kind", "h200", "--devices", 8]
+    cli.succeeds(*flags, "--host-memory", "2TB", "--json", "plan.json")
+    document = read_json(cli.folder / "plan.json")
+    assert document["layout"]["fits"]
+    assert document["device"]["host_memory_bytes"] == 2 * 10**12
+    memory = document["memory"]
+    assert memory["node_bytes"] == 8 * memory["host_peak_bytes"] > 100 * 10**9
+    result = cli.succeeds(*flags, "--host-memory", "100GB")
+    assert "Does not fit:" in result.out
+    assert "in a host's memory for 8 processes" in " ".join(result.out.split())
+
+
 def test_what_does_not_fit_is_said_and_is_no_error(cli, large):
     result = cli.succeeds("plan", large, "--layers", 0, "--device-kind", "h100")
     assert "Does not fit:" in result.out
@@ -120,6 +145,9 @@ def test_a_measured_machine_gives_rates(cli, monkeypatch):
         (["--calibrate", "c.json", "--device-kind", "h100"], ["--calibrate", "cpu"]),
         (["--calibrate", "c.json", "--ceilings", "d.json"], ["one of them"]),
         (["--price-per-hour", "-1"], ["--price-per-hour"]),
+        (["--price-per-hour", "nan"], ["--price-per-hour nan", "0 to 1,000,000"]),
+        (["--host-memory", "much"], ["--host-memory", "20GB"]),
+        (["--load-in", "2bit"], ["--load-in", "4bit"]),
         (["--json", "no/such/plan.json"], ["no/such"]),
         (["--arch", "dense_mlp", "--batch-tokens", "8", "--devices", "16"], ["16 devices"]),
     ],

@@ -16,11 +16,14 @@ from mxd.training import LayerRecipe
 CEILINGS = Ceilings("m", "measured", {"float32": 1e12, "bf16": 4e12}, 1e11, 5e10, 5e10, 1e11)
 
 
-def device(gigabytes: float | None, *, link: float | None = 1e11) -> Device:
+def device(
+    gigabytes: float | None, *, link: float | None = 1e11, host: float | None = None
+) -> Device:
     """An accelerator of some size, a tenth as fast between nodes as within."""
     memory = None if gigabytes is None else int(gigabytes * 1e9)
     network = None if link is None else link / 10
-    return Device("h100", CEILINGS, memory, 1.0, "measured", link, network, 6e10)
+    shared = None if host is None else int(host * 1e9)
+    return Device("h100", CEILINGS, memory, 1.0, "measured", link, network, 6e10, shared)
 
 
 def sites(count: int = 1, *, d: int = 8, hidden: int = 16) -> tuple[SiteShape, ...]:
@@ -38,6 +41,10 @@ def model(of: tuple[SiteShape, ...], *, parameters: int = 10_000) -> ModelShape:
         blocks_run=len(of),
         width=of[0].d_in,
         element=2,
+        weight_bytes=2 * parameters,
+        weight_bytes_run=2 * parameters,
+        file_bytes=2 * parameters,
+        quantised=None,
         sites=of,
         flops_per_token=2 * parameters,
         pass_bytes=4_000,

@@ -81,3 +81,20 @@ def test_the_same_is_counted_with_numbers():
             layer(x).square().mean().backward()
         counts.append((ledger.flops, ledger.peak()))
     assert counts[0] == counts[1]
+
+
+def test_products_without_a_formula_are_remembered():
+    rows, table = on_meta(3, 5).to(torch.int8), on_meta(5, 7).to(torch.int8)
+    with Ledger() as ledger:
+        torch._int_mm(rows.expand(32, 3, 5).reshape(96, 5).repeat(1, 8), table.repeat(8, 8))
+    assert ledger.uncounted == {"_int_mm"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_products_of_experts_are_counted(dtype):
+    rows, weights = on_meta(6, 16, dtype=dtype), on_meta(4, 16, 24, dtype=dtype)
+    experts = Unmasked()
+    with experts, Ledger([rows, weights]) as ledger:
+        out = torch._grouped_mm(rows, weights, offs=on_meta(4, dtype=torch.int32))
+    assert out.shape == (6, 24)
+    assert ledger.flops + experts.flops == 2 * 6 * 16 * 24

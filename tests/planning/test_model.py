@@ -1,11 +1,12 @@
 import pytest
+import torch
 import transformers
 from tests.helpers.tiny_models import ARCHITECTURES, MIXTURES, expected, tiny_model
 
 from mxd.errors import UserError
 from mxd.host import find_mlps, find_site
 from mxd.host.skeleton import skeleton_of
-from mxd.planning import Unmasked, describe_model
+from mxd.planning import Unmasked, describe_model, ledger
 
 _LLAMA = {
     "8B": ((4096, 14336, 32, 32), 8_030_261_248),
@@ -75,7 +76,39 @@ def test_a_mixture_of_experts_counts_the_experts_that_run(arch):
     assert 0 < shape.flops_per_token < 2 * every
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_operations_of_a_mixture_are_twice_its_active_parameters(dtype):
+    skeleton, length = tiny_model("mixtral").to("meta").to(dtype), 8
+    with Unmasked():
+        site = find_site(skeleton, "model.layers.1.mlp")
+    shape = describe_model(skeleton, [site], name="mixtral", contexts=2, length=length)
+    attention, router, expert = 32 * (32 + 16 + 16 + 32), 4 * 32, 3 * 32 * 48
+    active = attention + router + 2 * expert  # two of four experts for a token
+    assert shape.counted
+    assert shape.flops_per_token == 2 * (2 * active + 4 * length * 32)  # two blocks
+
+
+def test_a_pass_with_unknown_products_is_estimated(monkeypatch):
+    skeleton = tiny_model("gpt2").to("meta")
+    sites = find_mlps(skeleton)
+    counted = describe_model(skeleton, sites, name="m", contexts=1, length=8)
+    monkeypatch.setitem(ledger.flop_registry, torch.ops.aten.addmm, None)
+    estimated = describe_model(skeleton, sites, name="m", contexts=1, length=8)
+    assert (counted.counted, estimated.counted) == (True, False)
+    assert estimated.flops_per_token == pytest.approx(counted.flops_per_token, rel=0.05)
+
+
 def test_contexts_beyond_the_positions_are_refused():
     skeleton = tiny_model("gpt2").to("meta")
     with pytest.raises(UserError, match="at most the 64"):
         describe_model(skeleton, find_mlps(skeleton), name="m", contexts=1, length=65)
+
+
+def test_every_block_of_a_pass_is_told():
+    skeleton, told = tiny_model("gpt2").to("meta"), []
+    site = find_site(skeleton, 1)
+    describe_model(
+        skeleton, [site], name="m", contexts=1, length=8,
+        on_block=lambda done, count: told.append((done, count)),
+    )  # fmt: skip
+    assert told == [(0, 2), (1, 2)]

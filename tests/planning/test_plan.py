@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from tests.planning._parts import device, training
@@ -172,3 +173,65 @@ def test_gigabytes_are_read_by_people():
     assert [gigabytes(n) for n in (12, 1_500, 2_340_000, 80e9, 999.7e9, 1.5e12)] == [
         "12 B", "1.5 kB", "2.34 MB", "80 GB", "1,000 GB", "1.5 TB",
     ]  # fmt: skip
+
+
+def test_processes_of_a_node_share_its_host():
+    of = training(checkpoints=False, track_experts=False)
+    plan = make_plan(of, device(80, host=2), devices=2, per_node=2)
+    assert plan.option.node_processes == 2
+    assert plan.option.node_bytes == 2 * plan.option.host_peak.bytes
+    alone = make_plan(of, device(80, host=2), devices=2, per_node=1)
+    assert alone.option.node_bytes == alone.option.host_peak.bytes
+
+
+def test_what_fits_a_device_and_not_its_host_does_not_fit():
+    of = replace(training(buffer_tokens=20_000_000), tokens=20_000_000)
+    rows = 20_000_000 * 16 * 4
+    assert make_plan(of, device(80)).option.fits
+    plan = make_plan(of, device(80, host=rows / 1e9))
+    assert plan.option.fits_device
+    assert not plan.option.fits
+    assert "in a host's memory for 1 processes" in plan.reason
+    assert "shuffle buffer" in plan.reason
+
+
+def test_a_layout_that_leaves_room_on_the_host_is_taken():
+    """Eight processes of a node each read all layers back; a node for each has room."""
+    of = training(8, width=2_000_000, checkpoints=False)
+    tight = device(80, host=9)
+    assert not make_plan(of, tight, devices=8).option.fits
+    assert make_plan(of, tight, devices=8, per_node=1).option.fits
+
+
+def test_on_a_cpu_all_processes_share_this_machine():
+    of = training(width=200_000, checkpoints=False)
+    one = make_plan(of, device_of("cpu", memory_bytes=2 * 10**9))
+    assert one.option.fits
+    four = make_plan(of, device_of("cpu", memory_bytes=2 * 10**9), devices=4)
+    assert four.option.fits_device
+    assert not four.option.fits_host
+    assert four.option.node_bytes == 4 * four.option.device_peak.bytes
+    assert "host" in four.reason
+    roomy = device_of("cpu", memory_bytes=2 * 10**9, host_memory_bytes=10**10)
+    assert make_plan(of, roomy, devices=4).option.fits
+
+
+def test_an_unknown_host_is_said():
+    def said(of_host):
+        document = plan_document(make_plan(training(), device(80, host=of_host)))
+        return any("--host-memory" in note for note in document["notes"])
+
+    assert said(None)
+    assert not said(100)
+
+
+def test_layers_are_whole_on_the_host_at_the_ends():
+    of = training(width=4_000, checkpoints=False)
+    (layer,) = of.students
+    items = make_plan(of, device(80), devices=2, layout=Layout(experts=2)).option.items
+    sizes = {item.name: item.bytes for item in items if item.where == "host"}
+    for name in ("a whole layer, before it is cut or moved", "layers, put together",
+                 "all layers of the run, read back"):  # fmt: skip
+        assert sizes[name] == 4 * layer.parameters
+    alone = {item.name for item in make_plan(of, device_of("cpu")).option.items}
+    assert not any("whole" in name or "put together" in name for name in alone)

@@ -8,6 +8,7 @@ import click
 from mxd.cli._options import PREFETCH_OPTION
 from mxd.cli._types import COUNT, INTEGERS, NAMES
 from mxd.cli.harvest import Size
+from mxd.host import QUANTISED
 from mxd.layers import ARCHITECTURES
 from mxd.planning import KINDS
 
@@ -82,6 +83,11 @@ _TRAINING: list[Any] = [
         "the one that its configuration names]",
     ),
     click.option(
+        "--load-in", type=click.Choice(QUANTISED),
+        help="What the model's linear layers are quantised to; their bytes are estimated.  "
+        "[default: what its configuration says]",
+    ),
+    click.option(
         "--track-experts", type=click.IntRange(min=0), default=4, show_default=True,
         help="Experts of each MxD whose smallest singular value is followed; 0 is off.",
     ),
@@ -114,6 +120,11 @@ _DEVICES: list[Any] = [
         "sheet's; this machine's]",
     ),
     click.option(
+        "--host-memory", type=Size(),
+        help="Memory of a node's host, which the processes of its devices share, such as 2TB.  "
+        "[default: this machine's on a CPU, else not known and not looked at]",
+    ),
+    click.option(
         "--ceilings", type=click.Path(path_type=Path),
         help="File of rates that --calibrate or benchmarks/engine_costs.py wrote.  [default: the "
         "data sheet's; none for a CPU]",
@@ -129,7 +140,7 @@ _DEVICES: list[Any] = [
         "assumption]",
     ),
     click.option(
-        "--price-per-hour", type=click.FloatRange(min=0, max=1e6),
+        "--price-per-hour", type=float,
         help="Price of one device for an hour, in any currency.  [default: no cost is told]",
     ),
     click.option("--revision", help="Commit or branch of the model on the hub."),

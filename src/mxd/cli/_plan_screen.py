@@ -22,7 +22,8 @@ _TRAFFIC = {
     "rows": "activations gathered",
     "candidates": "candidates of top-k",
     "sums": "partial sums",
-    "gradients": "gradients",
+    "gradients": "gradients of units",
+    "replicated": "gradients of dense branches",
     "model": "within the language model",
 }
 
@@ -41,10 +42,11 @@ def show_plan(screen: Console, plan: Plan, document: dict[str, Any]) -> None:
 def _model(screen: Console, document: dict[str, Any]) -> None:
     model = document["model"]
     sites = model["sites"]
+    size = gigabytes(model["weight_bytes"])
     of = _one_line(sites[0]["name"]) + (f" and {len(sites) - 1} more" if len(sites) > 1 else "")
     screen.print(
         f"{_one_line(model['name'])}: {count(model['parameters'])} parameters in "
-        f"{model['blocks']} blocks of width {model['width']:,}, {model['element']} bytes each. "
+        f"{model['blocks']} blocks of width {model['width']:,}, {size}. "
         f"Layers for {of}; a pass runs {model['blocks_run']} blocks.",
         markup=False,
     )
@@ -77,10 +79,19 @@ def _memory(screen: Console, plan: Plan, document: dict[str, Any]) -> None:
                 Text(item["name"]), gigabytes(item["bytes"]), "yes" if item["at_peak"] else ""
             )
         table.add_section()
-        known = plan.device.memory_bytes if where == "device" else None
-        room = "" if known is None else f" of {gigabytes(known)}"
-        table.add_row("peak", f"{gigabytes(peak)}{room}", "")
+        table.add_row("peak", f"{gigabytes(peak)}{_of(plan.device.memory_bytes, where)}", "")
         screen.print(table)
+    if plan.option.node_processes > 1:
+        room = _of(plan.device.host_memory_bytes)
+        screen.print(
+            f"The {plan.option.node_processes} processes of a node hold at most "
+            f"{gigabytes(memory['node_bytes'])}{room} of its host's memory.",
+            markup=False,
+        )
+
+
+def _of(known: int | None, where: str = "device") -> str:
+    return f" of {gigabytes(known)}" if known is not None and where == "device" else ""
 
 
 def _rates(screen: Console, document: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 import torch
+from rich.console import Console
 from transformers import PreTrainedModel
 
 from mxd.cli._options import options
@@ -12,7 +13,7 @@ from mxd.cli._paths import check_json_target, check_writable, write_json
 from mxd.cli._plan_options import PLAN_OPTIONS
 from mxd.cli._plan_screen import show_plan
 from mxd.cli._run import command_line
-from mxd.cli._screen import console
+from mxd.cli._screen import Pace, _one_line, console
 from mxd.cli._types import with_config
 from mxd.demo import resolve_model
 from mxd.errors import UserError
@@ -36,6 +37,7 @@ from mxd.training import LayerRecipe
 from mxd.training.distributed.layout import Layout
 
 _ALL = "all"
+_HIGHEST_PRICE = 10**6
 
 
 @click.command("plan")
@@ -50,11 +52,13 @@ def plan_training(model: str, **flags: Any) -> None:
     process sends; nothing is trained.
     """
     check_json_target(flags["json_file"])
+    _check_price(flags["price_per_hour"])
     _check_calibration(flags)
     for architecture in flags["arch"]:
         layer_class(architecture)
     screen = console()
-    training = _training(_model_shape(model, flags), flags)
+    screen.print(f"Counting what {_one_line(model)} needs, without its weights …", markup=False)
+    training = _training(_model_shape(model, flags, screen), flags)
     if flags["calibrate"] is not None:
         screen.print("Measuring this machine …", markup=False)
         write_json(flags["calibrate"], {"kind": "calibration", **calibrate(_machine())})
@@ -78,15 +82,24 @@ def _plan(training: Training, flags: dict[str, Any]) -> Plan:
 
 
 def _device(flags: dict[str, Any]) -> Device:
-    kind, memory = flags["device_kind"], flags["memory"]
+    kind, memory, host = flags["device_kind"], flags["memory"], flags["host_memory"]
     if kind == "cpu" and memory is None:
-        memory = _memory_here()
+        memory = host or _memory_here()
     return device_of(
         kind,
         memory_bytes=memory,
+        host_memory_bytes=host,
         distance=flags["distance"],
         ceilings=flags["calibrate"] or flags["ceilings"],
     )
+
+
+def _check_price(price: float | None) -> None:
+    if price is not None and not 0 <= price <= _HIGHEST_PRICE:  # NaN is neither
+        raise UserError(
+            f"got --price-per-hour {price}, expected 0 to {_HIGHEST_PRICE:,}; give the price of "
+            "one device for an hour"
+        )
 
 
 def _check_calibration(flags: dict[str, Any]) -> None:
@@ -120,17 +133,25 @@ def _machine() -> str:
     return f"this machine, {torch.get_num_threads()} threads"
 
 
-def _model_shape(model: str, flags: dict[str, Any]) -> ModelShape:
+def _model_shape(model: str, flags: dict[str, Any], screen: Console) -> ModelShape:
     dtype = flags["dtype"]
     if dtype is None:
         dtype = "float32" if flags["device_kind"] == "cpu" else "auto"
     skeleton = load_skeleton(resolve_model(model), dtype=dtype, revision=flags["revision"])
+    pace = Pace()
+
+    def tell(done: int, count: int) -> None:
+        if pace.is_due():
+            screen.print(f"{done:,} of {count:,} blocks of the model are counted")
+
     return describe_model(
         skeleton,
         _sites(skeleton, flags),
         name=model,
         contexts=flags["harvest_contexts"],
         length=flags["context"],
+        load_in=flags["load_in"],
+        on_block=tell,
     )
 
 

@@ -7,8 +7,10 @@ from mxd.planning.layouts import Division, Share, Traffic, divisions
 from mxd.planning.ledger import Unmasked
 from mxd.planning.memory import Item, Peak, memory_items, peak
 from mxd.planning.model import ModelShape, SiteShape, describe_model
-from mxd.planning.plan import Option, Plan, gigabytes, make_plan
+from mxd.planning.option import Option
+from mxd.planning.plan import Plan, make_plan
 from mxd.planning.rates import StepTime, step_time
+from mxd.planning.reasons import gigabytes
 from mxd.planning.shape import Shape, dense_parameters, parameters, unit_parameters
 from mxd.planning.students import StudentShape, plan_students, step_bytes
 from mxd.planning.training import Training

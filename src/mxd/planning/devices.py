@@ -37,6 +37,8 @@ class Device:
     """Bytes a second and device to other nodes, in one direction."""
     host_link: float | None = None
     """Bytes a second between the device's and the host's memory, in one direction."""
+    host_memory_bytes: int | None = None
+    """Memory of a node's host, which all its processes share; None where it is not known."""
 
     @property
     def is_cpu(self) -> bool:
@@ -97,6 +99,7 @@ def device_of(
     kind: str,
     *,
     memory_bytes: int | None = None,
+    host_memory_bytes: int | None = None,
     distance: float | None = None,
     ceilings: Path | None = None,
 ) -> Device:
@@ -105,6 +108,7 @@ def device_of(
     Args:
         kind: one of `KINDS`.
         memory_bytes: its memory.
+        host_memory_bytes: that of a node's host; on a CPU it is the device's where none is given.
         distance: how many times its floor a step takes.
         ceilings: file that `mxd plan --calibrate` (or benchmarks/engine_costs.py) wrote on it.
 
@@ -122,6 +126,9 @@ def device_of(
         )
     if memory_bytes is not None:
         device = replace(device, memory_bytes=memory_bytes)
+    if device.is_cpu and host_memory_bytes is None:
+        host_memory_bytes = memory_bytes
+    device = replace(device, host_memory_bytes=host_memory_bytes)
     if distance is not None:
         if not 1 <= distance < 1e6:
             raise UserError(f"got distance {distance}, expected 1 or more times the floor")

@@ -8,9 +8,12 @@ from typing import Any
 
 from mxd.planning.layouts import Division, Share
 from mxd.planning.memory import Item, Peak
-from mxd.planning.plan import Option, Plan
+from mxd.planning.model import ModelShape
+from mxd.planning.option import Option
+from mxd.planning.plan import Plan
 from mxd.planning.rates import StepTime, parts_of
 from mxd.planning.students import StudentShape
+from mxd.planning.weights import PACKED
 from mxd.training.distributed.layout import Layout
 
 
@@ -79,7 +82,7 @@ def per_token(share: Share) -> dict[str, float]:
     return {
         "harvest_flops": float(model.flops_per_token),
         "layers_flops": flops / training.batch_tokens,
-        "harvest_bytes": model.parameters_run * model.element / model.pass_tokens,
+        "harvest_bytes": model.weight_bytes_run / model.pass_tokens,
         "layers_bytes": moved / training.batch_tokens,
     }
 
@@ -95,8 +98,12 @@ def notes(plan: Plan) -> list[str]:
         found.append(
             f"Steps are assumed to take {device.distance:g} times their floor: not measured."
         )
-    if not plan.training.model.counted:
-        found.append("The pass of the language model is estimated from the shapes of its weights.")
+    if device.host_memory_bytes is None:
+        found.append(
+            "The memory of a node's host is not known: whether its processes fit there is not "
+            "looked at; give --host-memory."
+        )
+    found += _model_notes(plan.training.model)
     if plan.devices > 1:
         found.append("Communication is added to computation: nothing is taken to overlap.")
     if plan.devices > 1 and device.link is None:
@@ -107,6 +114,23 @@ def notes(plan: Plan) -> list[str]:
         found.append("The language model is split beyond a node, over the network between nodes.")
     if option.division.layout.experts > 1:
         found.append("Dense branches, skips and biases are whole on every device of a layer.")
+    return found
+
+
+def _model_notes(model: ModelShape) -> list[str]:
+    found = []
+    if not model.counted:
+        found.append("The pass of the language model is estimated from the shapes of its weights.")
+    if model.quantised in PACKED:
+        found.append(
+            f"The language model's bytes in {model.quantised} are estimated from the shapes of its "
+            "linear layers, and its speed is that of unpacked weights."
+        )
+    elif model.quantised is not None:
+        found.append(
+            f"The configuration asks for weights quantised by {model.quantised}, which is not "
+            f"planned: they are counted with {model.element} bytes each."
+        )
     return found
 
 
@@ -148,6 +172,7 @@ def _device(plan: Plan) -> dict[str, Any]:
         "count": plan.devices,
         "per_node": plan.per_node,
         "memory_bytes": device.memory_bytes,
+        "host_memory_bytes": device.host_memory_bytes,
         "distance": device.distance,
         "distance_source": device.distance_source,
         "ceilings": None if device.ceilings is None else asdict(device.ceilings),
@@ -163,6 +188,8 @@ def _memory(option: Option) -> dict[str, Any]:
         "device_peak_phase": option.device_peak.phase,
         "host_peak_bytes": option.host_peak.bytes,
         "host_peak_phase": option.host_peak.phase,
+        "node_processes": option.node_processes,
+        "node_bytes": option.node_bytes,
         "device": _items(option.items, "device", option.device_peak),
         "host": _items(option.items, "host", option.host_peak),
     }

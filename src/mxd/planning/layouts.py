@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from mxd.planning.devices import Device
+from mxd.planning.shape import unit_parameters
 from mxd.planning.students import StudentShape
 from mxd.planning.training import Training
-from mxd.planning.work import INDEX, WEIGHT
+from mxd.planning.work import WEIGHT
 from mxd.training.distributed.layout import Layout, dealt
 
-LINK_LATENCY, NETWORK_LATENCY = 5e-6, 15e-6
-"""Seconds of one hop of a ring, within a node and between nodes. Assumed; not measured."""
-
-
-@dataclass(frozen=True)
-class Wire:
-    """What joins processes."""
-
-    speed: float
-    """Bytes a second, in one direction."""
-    latency: float
-    """Seconds of one hop."""
+COUNT = 4
+"""Bytes of the number of a token's candidates that are kept, which goes back to each process."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +41,11 @@ class Division:
         return self.layout.students * self.layout.experts
 
     @property
+    def replicas(self) -> int:
+        """Processes of one layer; its dense branch, skip and bias are whole on each of them."""
+        return self.layout.data * self.layout.experts
+
+    @property
     def model_copies(self) -> int:
         """Copies of the language model, each fed with text of its own."""
         return self.ranks // self.model_devices
@@ -67,18 +62,21 @@ class Traffic:
     rows: int
     """Activations that the processes of a data coordinate gather from each other."""
     candidates: int
-    """(value, index) pairs of an expert-parallel gate's local top-k."""
+    """Values of an expert-parallel gate's local top-k, and back how many of them are kept."""
     sums: int
     """Partial sums of an expert-parallel combine, and their gradients."""
     gradients: int
-    """Gradients summed over the data coordinates."""
+    """Gradients of units, summed over the data coordinates, with a flag for each that was active.
+    """
+    replicated: int
+    """Gradients of dense branches, skips and biases, which all processes of a layer hold."""
     model: int
     """Sums within a language model that is split."""
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.rows + self.candidates + self.sums + self.gradients + self.model
+        return sum(vars(self).values())
 
 
 @dataclass(frozen=True)
@@ -91,6 +89,8 @@ class Hops:
     """Candidates, sums and their gradients of each layer."""
     gradients: int
     """One sum for each layer."""
+    replicated: int
+    """Likewise."""
     model: int
     """Two sums for each block and pass."""
 
@@ -132,8 +132,15 @@ class Share:
 
     def parameters(self, student: StudentShape) -> int:
         """Parameters of a layer that one process holds."""
-        units = math.ceil(student.unit_parameters / self.division.layout.experts)
-        return units + student.dense_parameters
+        return self.unit_parameters(student) + student.dense_parameters
+
+    def units(self, student: StudentShape) -> int:
+        """Units of a layer that one process holds."""
+        return math.ceil(student.shape.units / self.division.layout.experts)
+
+    def unit_parameters(self, student: StudentShape) -> int:
+        """Their parameters."""
+        return self.units(student) * unit_parameters(replace(student.shape, units=1))
 
     @property
     def all_parameters(self) -> int:
@@ -148,18 +155,21 @@ class Share:
             self.division.model_devices,
         )
         sources = self.division.group // split  # within a group, who holds rows of its own
-        rows = self.tokens * model.row_values * WEIGHT * (sources - 1) // sources
-        experts, data = layout.experts, layout.data
-        candidates = sum(self.tokens * s.shape.k * (WEIGHT + INDEX) for s in self.students)
+        rows = self.tokens * model.row_values * self.training.buffer_element
+        experts = layout.experts
+        candidates = sum(self.tokens * (s.shape.k * WEIGHT + COUNT) for s in self.students)
         outputs = sum(self.tokens * s.shape.d_out * WEIGHT for s in self.students)
+        units = sum(WEIGHT * self.unit_parameters(s) + self.units(s) for s in self.students)
+        dense = sum(WEIGHT * s.dense_parameters for s in self.students)
         passed = self.training.batch_tokens // self.division.model_copies
-        reduced = 2 * model.blocks_run * passed * model.width * model.element
+        reduced = model.blocks_run * passed * model.width * model.element
         return Traffic(
-            rows=rows,
+            rows=rows * (sources - 1) // sources,
             candidates=candidates * (experts - 1) // experts,
             sums=2 * outputs * (experts - 1) // experts,
-            gradients=2 * self.all_parameters * WEIGHT * (data - 1) // data,
-            model=2 * reduced * (split - 1) // split,
+            gradients=_summed(units, layout.data),
+            replicated=_summed(dense, self.division.replicas),
+            model=2 * _summed(reduced, split),
         )
 
     def hops(self) -> Hops:
@@ -172,8 +182,14 @@ class Share:
             rows=len(model.sites) * (self.division.group // split - 1),
             experts=3 * layers * (layout.experts - 1),
             gradients=2 * layers * (layout.data - 1),
+            replicated=2 * layers * (self.division.replicas - 1),
             model=2 * 2 * model.blocks_run * passes * (split - 1),
         )
+
+
+def _summed(size: int, ranks: int) -> int:
+    """Bytes that a process sends while as many on each of a ring are summed on all of them."""
+    return 2 * size * (ranks - 1) // ranks
 
 
 def divisions(training: Training, devices: int) -> Iterator[Division]:
@@ -210,17 +226,3 @@ def _can_shard(training: Training, experts: int) -> bool:
 
 def _divisors(number: int) -> list[int]:
     return [n for n in range(1, number + 1) if number % n == 0]
-
-
-def wire_of(device: Device, ranks: int, stride: int, per_node: int) -> Wire | None:
-    """What joins the processes of a group; within a node as long as the group is in one.
-
-    Args:
-        device: the kind of device.
-        ranks: processes of the group.
-        stride: distance between neighbours of the group, in ranks.
-        per_node: devices of a node.
-    """
-    near = ranks * stride <= per_node
-    speed = device.link if near else device.network
-    return None if speed is None else Wire(speed, LINK_LATENCY if near else NETWORK_LATENCY)

@@ -15,6 +15,22 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 
+def _grouped_product(rows: Tensor, weights: Tensor, *_: Any, **__: Any) -> int:
+    """Of rows (S, I), each with one of several matrices (E, I, O), as experts of a mixture are."""
+    if rows.ndim != 2 or weights.ndim != 3:
+        raise NotImplementedError(
+            f"a grouped product of {rows.ndim} and {weights.ndim} dimensions has no formula here"
+        )
+    return 2 * rows.shape[0] * rows.shape[1] * weights.shape[2]
+
+
+_FORMULAS = {"_grouped_mm": _grouped_product, "grouped_mm_fallback": _grouped_product}
+"""Operations of products that torch's own registry does not know, by the operator's name."""
+_GROUPED = [getattr(torch, "_grouped_mm", None), getattr(F, "grouped_mm", None)]
+_PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "matmul"}
+"""Parts of an operator's name that tell a matrix product."""
+
+
 class Ledger(TorchDispatchMode):
     """Counts the operations of matrix products, and the bytes of tensors while they live.
 
@@ -29,6 +45,8 @@ class Ledger(TorchDispatchMode):
         super().__init__()
         self.flops = 0
         """Operations of matrix products and attention, two for each multiply-add."""
+        self.uncounted: set[str] = set()
+        """Matrix products that there is no formula for."""
         self._events: list[tuple[int, int]] = []  # (number of the storage, its bytes; < 0: freed)
         self._numbers: dict[int, int | None] = {_key(tensor): None for tensor in known}
 
@@ -51,9 +69,12 @@ class Ledger(TorchDispatchMode):
     ) -> Any:
         """Run one operator and take it down."""
         out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
+        name = func._overloadpacket.__name__
+        formula = _FORMULAS.get(name) or flop_registry.get(func._overloadpacket)
         if formula is not None:
             self.flops += int(formula(*args, **(kwargs or {}), out_val=out))
+        elif _PRODUCTS.intersection(name.split("_")):
+            self.uncounted.add(name)
         for value in tree_leaves(out):
             if isinstance(value, Tensor):
                 self._hold(value)
@@ -79,13 +100,14 @@ class Unmasked(TorchFunctionMode):
 
     Attention is one operator that keeps no scores, as every device has it; on the meta device it
     would fall into products with scores of all pairs of tokens. Models ask their masks whether all
-    of something holds (no padding, no packed texts): yes.
+    of something holds (no padding, no packed texts): yes. Experts of a mixture are one product of
+    rows with matrices of their own, which the meta device has for bfloat16 alone.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.flops = 0
-        """Operations of attention, counted as if no pair of tokens were masked."""
+        """Operations of attention, counted as if no pair of tokens were masked, and of experts."""
 
     def __torch_function__(
         self,
@@ -98,6 +120,9 @@ class Unmasked(TorchFunctionMode):
         named = kwargs or {}
         if func is Tensor.__bool__ and args[0].is_meta and args[0].dtype == torch.bool:
             return True
+        if func in _GROUPED and args[0].is_meta:
+            self.flops += _grouped_product(*args, **named)
+            return args[0].new_empty(args[0].shape[0], args[1].shape[-1])
         if func is not F.scaled_dot_product_attention:
             return func(*args, **named)
         given = dict(zip(("query", "key", "value"), args, strict=False))

@@ -73,6 +73,7 @@ def memory_items(share: Share, device: Device) -> list[Item]:
         *_buffer_items(share, device, host),
         *_student_items(share, device),
         *_end_items(share, host),
+        *_whole_items(share, device, host),
     ]
     if not device.is_cpu:
         found.append(Item("CUDA context (assumed)", "device", ACCELERATOR_BYTES, PHASES))
@@ -90,7 +91,7 @@ def peak(items: Sequence[Item], where: str = "device") -> Peak:
 
 def _model_items(share: Share, device: Device, host: str) -> list[Item]:
     model, split = share.training.model, share.division.model_devices
-    weights = model.parameters * model.element // split
+    weights = model.weight_bytes // split
     found = [
         Item("language model, weights", "device", weights, PHASES),
         # On a CPU freed memory is kept, and what a pass leaves is of little use to a step.
@@ -98,7 +99,8 @@ def _model_items(share: Share, device: Device, host: str) -> list[Item]:
              ("fill", *_FILLED) if device.is_cpu else ("fill", "harvest")),
     ]  # fmt: skip
     on_its_way = "its file, mapped" if device.is_cpu else "on its way to the device"
-    return [*found, Item(f"language model, {on_its_way}", host, weights, ("load",))]
+    return [*found, Item(f"language model, {on_its_way}", host, model.file_bytes // split,
+                         ("load",))]  # fmt: skip
 
 
 def _buffer_items(share: Share, device: Device, host: str) -> list[Item]:
@@ -126,7 +128,7 @@ def _student_items(share: Share, device: Device) -> list[Item]:
     weights = WEIGHT * share.all_parameters
     gradients, temporaries = _largest_step(share)
     found = [
-        Item("layers, weights", "device", weights, _TRAINED),
+        Item("layers, weights", "device", weights, ("start", *_TRAINED)),
         Item("layers, AdamW's moments", "device", 2 * weights, _TRAINED),
         Item("gradients of one layer", "device", gradients, ("step",)),
         Item("a step's activations", "device", temporaries, ("step",)),
@@ -168,4 +170,20 @@ def _end_items(share: Share, host: str) -> list[Item]:
         copied = share.rows * training.model.row_values * training.buffer_element
         found.append(Item("copy of the state for a checkpoint", host, state + copied,
                           ("harvest", "step", "look")))  # fmt: skip
+    return found
+
+
+def _whole_items(share: Share, device: Device, host: str) -> list[Item]:
+    """Layers that are whole in the host's memory, however little of them a process trains."""
+    sizes = [WEIGHT * student.parameters for student in share.students]
+    sharded, found = share.division.layout.experts > 1, []
+    if sharded or not device.is_cpu:
+        found.append(Item("a whole layer, before it is cut or moved", host, max(sizes), ("start",)))
+    if sharded:
+        found.append(Item("layers, put together", host, sum(sizes), ("finish",)))
+    elif not device.is_cpu:
+        found.append(Item("a whole layer, on its way to a file", host, max(sizes), ("finish",)))
+    if share.division.ranks > 1:
+        every = WEIGHT * sum(student.parameters for student in share.training.students)
+        found.append(Item("all layers of the run, read back", host, every, ("finish",)))
     return found

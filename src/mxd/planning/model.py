@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mxd.errors import UserError
 from mxd.host import MLPSite, capture
 from mxd.host._blocks import find_blocks
 from mxd.host._calls import text_config
 from mxd.planning.ledger import Ledger, Unmasked, on_meta
+from mxd.planning.weights import stated_quantisation, unique_parameters, weight_bytes
 
 logger = logging.getLogger(__name__)
+_MOST_WIDTH = 1 << 24
+"""A configuration that claims more is not believed; the widest MLPs have some 2^16 units."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,15 @@ class ModelShape:
     width: int
     """Width of the residual stream."""
     element: int
-    """Bytes of a weight."""
+    """Bytes of a weight, and of an activation."""
+    weight_bytes: int
+    """Bytes of all weights, quantised or not."""
+    weight_bytes_run: int
+    """Of those that a pass runs."""
+    file_bytes: int
+    """Of all of them as they are stored."""
+    quantised: str | None
+    """`8bit`, `4bit`, or another way of quantising that the configuration names; None for none."""
     sites: tuple[SiteShape, ...]
     """The MLPs that layers are trained for."""
     flops_per_token: int
@@ -75,7 +87,14 @@ class ModelShape:
 
 
 def describe_model(
-    model: nn.Module, sites: Sequence[MLPSite], *, name: str, contexts: int, length: int
+    model: nn.Module,
+    sites: Sequence[MLPSite],
+    *,
+    name: str,
+    contexts: int,
+    length: int,
+    load_in: str | None = None,
+    on_block: Callable[[int, int], None] = lambda done, count: None,
 ) -> ModelShape:
     """Measure a model that is on the meta device.
 
@@ -85,27 +104,38 @@ def describe_model(
         name: what to call the model.
         contexts: contexts in a pass.
         length: tokens in a context.
+        load_in: what its linear layers are quantised to, `8bit` or `4bit`; None for what its
+            configuration says.
+        on_block: called for each block of a pass, with how many there were and how many there are.
 
     Raises:
-        UserError: contexts longer than the model's positions.
+        UserError: contexts longer than the model's positions, or MLPs wider than any.
     """
     _check_length(model, length)
+    _check_widths(name, sites)
     blocks = list(find_blocks(model).values())
     indices = [site.layer_index for site in sites]
     last = len(blocks) if None in indices else 1 + max(i for i in indices if i is not None)
-    run = _unique([*_embedding(model), *blocks[:last]])
+    every, run = unique_parameters(model), unique_parameters(*_embedding(model), *blocks[:last])
+    stored = stated_quantisation(model)
+    quantised = load_in or stored
     example = next(p for p in model.parameters() if p.is_floating_point())
-    counted = _counted_pass(model, sites, contexts, length)
+    with _told(blocks[:last], on_block):
+        counted = _counted_pass(model, sites, contexts, length)
     flops, peak = counted or _estimated_pass(model, blocks[:last], sites, contexts, length)
     width = getattr(text_config(model), "hidden_size", None)
     return ModelShape(
         name=name,
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=sum(p.numel() for p in every),
         parameters_run=sum(p.numel() for p in run),
         blocks=len(blocks),
         blocks_run=last,
         width=width if isinstance(width, int) else sites[0].d_in,
         element=example.element_size(),
+        weight_bytes=weight_bytes(model, every, quantised),
+        weight_bytes_run=weight_bytes(model, run, quantised),
+        file_bytes=weight_bytes(model, every, stored),
+        quantised=quantised,
         sites=tuple(_site_shape(site) for site in sites),
         flops_per_token=flops // (contexts * length),
         pass_bytes=peak,
@@ -121,6 +151,30 @@ def _check_length(model: nn.Module, length: int) -> None:
             f"got contexts of {length} tokens, expected at most the {positions} that the model has "
             "positions for; choose shorter contexts"
         )
+
+
+def _check_widths(name: str, sites: Sequence[MLPSite]) -> None:
+    for site in sites:
+        widest = max(site.d_in, site.d_out, site.d_hidden or 0)
+        if widest > _MOST_WIDTH:
+            raise UserError(
+                f"got {name!r} with {widest:,} units in {site.name}, expected at most "
+                f"{_MOST_WIDTH:,}; look at its config.json"
+            )
+
+
+@contextmanager
+def _told(blocks: Sequence[nn.Module], on_block: Callable[[int, int], None]) -> Iterator[None]:
+    """Tell of every block that runs."""
+    hooks = [
+        block.register_forward_pre_hook(lambda *_, done=number: on_block(done, len(blocks)))
+        for number, block in enumerate(blocks)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _site_shape(site: MLPSite) -> SiteShape:
@@ -141,10 +195,6 @@ def _embedding(model: nn.Module) -> list[nn.Module]:
     return [embedding] if isinstance(embedding, nn.Module) else []
 
 
-def _unique(modules: list[nn.Module]) -> list[Tensor]:
-    return list({id(p): p for module in modules for p in module.parameters()}.values())
-
-
 def _counted_pass(
     model: nn.Module, sites: Sequence[MLPSite], contexts: int, length: int
 ) -> tuple[int, int] | None:
@@ -158,6 +208,10 @@ def _counted_pass(
         raise
     except Exception as error:  # somebody's model that looks at values, as routers do
         logger.info("a pass cannot be counted without numbers (%s): it is estimated", error)
+        return None
+    if ledger.uncounted:
+        unknown = ", ".join(sorted(ledger.uncounted))
+        logger.info("operations of %s cannot be counted: a pass is estimated", unknown)
         return None
     return ledger.flops + attention.flops, ledger.peak()
 

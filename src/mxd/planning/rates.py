@@ -7,8 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from mxd.planning.devices import Device
-from mxd.planning.layouts import Share, wire_of
+from mxd.planning.layouts import Division, Share
 from mxd.planning.shape import Shape
+from mxd.planning.wires import Wire, wire_of
 from mxd.planning.work import ELEMENT, Ceilings, Part, floor_seconds, step_parts
 
 
@@ -102,7 +103,7 @@ def _harvest(share: Share, ceilings: Ceilings) -> float:
     tokens = share.training.batch_tokens / share.division.model_copies
     precision = {2: "bf16", 4: "float32"}.get(model.element, "float32")
     rate = ceilings.flops.get(precision, ceilings.flops["float32"])
-    weights = model.parameters_run * model.element * tokens / model.pass_tokens
+    weights = model.weight_bytes_run * tokens / model.pass_tokens
     return max(tokens * model.flops_per_token / rate, weights / ceilings.bandwidth) / split
 
 
@@ -125,7 +126,15 @@ def _wires(share: Share, device: Device, per_node: int) -> float:
             hops.experts,
         ),
         (wire_of(device, layout.data, group, per_node), sent.gradients, hops.gradients),
+        (_replicas_wire(division, device, per_node), sent.replicated, hops.replicated),
         (wire_of(device, division.model_devices, 1, per_node), sent.model, hops.model),
     ]
     times = (size / wire.speed + n * wire.latency for wire, size, n in between if wire is not None)
     return sum(times, 0.0)
+
+
+def _replicas_wire(division: Division, device: Device, per_node: int) -> Wire | None:
+    """What joins all processes of a layer: from the first data coordinate to the last."""
+    layout = division.layout
+    spanned = layout.experts if layout.data == 1 else layout.data * division.group
+    return wire_of(device, spanned, 1, per_node)
