@@ -48,7 +48,7 @@ def test_damaged_weights_are_refused(cli, text, saved, tmp_path):
     folder = shutil.copytree(saved("gpt2"), tmp_path / "model")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    cli.refuses(["fit", folder, *small(text=text)], folder, "cannot be loaded")
+    cli.refuses(["fit", folder, *small(text=text)], folder, "damaged or truncated")
 
 
 def test_model_without_a_tokenizer_is_refused(cli, text, saved, tmp_path):

@@ -82,7 +82,7 @@ def test_pickled_weights_are_refused(saved: Path) -> None:
 
 def test_broken_weights_are_refused(saved: Path) -> None:
     (saved / "model.safetensors").write_bytes(b"no tensors here")
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="damaged or truncated"):
         load_model(saved)
 
 

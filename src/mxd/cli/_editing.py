@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mxd.cli._edits import is_given
 from mxd.cli._paths import lasting, write_json
+from mxd.cli._places import place_flags
 from mxd.cli._run import Opened, chosen_layers, command_line, open_with_model
 from mxd.cli._screen import _one_line, console
 from mxd.cli._types import COUNT, INTEGERS, NAMES
@@ -90,7 +91,7 @@ def check_study_flags(flags: dict[str, Any], given: set[str]) -> None:
 def run_study(folder: Path, json_file: Path | None, flags: dict[str, Any]) -> None:
     """Study the layers of a run, keep the document after each, and print the table."""
     opened, screen = (
-        open_with_model(folder, model=flags["model"], device=flags["device"]),
+        open_with_model(folder, **place_flags(flags)),
         console(),
     )
     layers = chosen_layers(opened.run, flags["student"], flags["site"])

@@ -77,7 +77,7 @@ def _holds_layer(folder: Path) -> bool:
 
 
 def firing_frequencies(
-    run: Run, site: str, layer: SparseLayer, units: list[int], model: str | None, device: str
+    run: Run, site: str, layer: SparseLayer, units: list[int], flags: dict[str, Any]
 ) -> dict[int, float] | None:
     """On what share of held-out tokens each unit fires; None where that cannot be seen.
 
@@ -87,14 +87,15 @@ def firing_frequencies(
         UserError: the model that was given cannot be loaded.
     """
     try:
-        host, tokenizer = base_model(run, model, device)
+        where = {name: flags[name] for name in ("device_map", "load_in")}
+        host, tokenizer = base_model(run, flags["model"], flags["device"], **where)
         documents = evaluation_documents(run.recipe.text, run.recipe.seed)
         contexts = SpreadContexts(
             pack(documents, tokenizer, run.recipe.text.contexts), CHECK_TOKENS
         )
-        firing = find_firing(host, site, layer.to(device), contexts, tokens=CHECK_TOKENS)
+        firing = find_firing(host, site, layer.to(flags["device"]), contexts, tokens=CHECK_TOKENS)
     except UserError as error:
-        if model is not None:
+        if flags["model"] is not None:
             raise
         _logger.warning("how often the edited experts fire was not checked: %s", error)
         return None

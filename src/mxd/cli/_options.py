@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from mxd.cli._places import PLACE_OPTIONS, TENSOR_PARALLEL_OPTION
 from mxd.cli._types import COUNT, DEVICE, INTEGERS, NAMES, RATES
 from mxd.layers import ARCHITECTURES
 from mxd.training import LOSSES, STARTS
@@ -232,6 +233,7 @@ RUN_OPTIONS: list[Option] = [
     click.option(
         "--trackers", type=NAMES, help="Further trackers: wandb, trackio.  [default: none]"
     ),
+    *PLACE_OPTIONS,
 ]  # fmt: skip
 
 
@@ -272,6 +274,13 @@ PROCESS_OPTIONS: list[Option] = [
         help="Parts that the text is dealt out to; what is trained depends on them and not on the "
         "number of processes.  [default: one for each process]",
     ),
+    click.option(
+        "--distributed-timeout", type=click.FloatRange(min=0, min_open=True), default=60.0,
+        show_default=True,
+        help="Under torchrun: minutes that a process waits for the others before it takes them for "
+        "lost; more than a source of text may be away.",
+    ),
+    TENSOR_PARALLEL_OPTION,
 ]  # fmt: skip
 
 

@@ -13,7 +13,9 @@ from mxd.training import Recipe, StudentSpec, TextRecipe, changed, named_recipe
 SHORT_RUN_STEPS = 10_000
 """Below a budget of this many steps, of the paper's size or that of --batch-tokens, `--recipe auto`
 takes the recipe for short runs."""
-_OF_THE_RUN = ("precision", "device", "dtype", "log_every", "track_experts", "compile_model")
+_OF_THE_RUN = (
+    "precision", "device", "dtype", "load_in", "log_every", "track_experts", "compile_model",
+)  # fmt: skip
 
 
 def recipe_from_flags(flags: dict[str, Any]) -> Recipe:

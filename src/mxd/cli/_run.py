@@ -11,6 +11,7 @@ import click
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mxd.cli._paths import check_writable
+from mxd.cli._places import AS_THE_RUN, RUN_PLACE_OPTIONS, quantised_as
 from mxd.cli._types import DEVICE, NAMES
 from mxd.demo import resolve_model
 from mxd.errors import UserError
@@ -23,6 +24,7 @@ MODEL_OPTIONS: list[Any] = [
     click.option(
         "--device", type=DEVICE, default="cpu", show_default=True, help="Such as cpu, cuda, cuda:1."
     ),
+    *RUN_PLACE_OPTIONS,
 ]
 STUDENT_OPTION = click.option(
     "--student", type=NAMES,
@@ -41,20 +43,34 @@ class Opened:
     folder: Path
     """Its folder."""
     model: PreTrainedModel
-    """Its base model, on the device asked for."""
+    """Its base model, on the device asked for or spread over several."""
     tokenizer: PreTrainedTokenizerBase
     """The model's tokenizer."""
 
 
-def open_with_model(folder: Path, *, model: str | None, device: str) -> Opened:
-    """Load a run and its base model, everything on one device.
+def open_with_model(
+    folder: Path,
+    *,
+    model: str | None,
+    device: str,
+    device_map: str | dict[str, int | str] | None = None,
+    load_in: str = AS_THE_RUN,
+) -> Opened:
+    """Load a run and its base model: the layers on one device, and the model unless it is spread.
+
+    Args:
+        folder: the run.
+        model: its base model, where that is not where the run says.
+        device: such as `cpu`.
+        device_map: how the model is spread over several.
+        load_in: what it is quantised to: `8bit`, `4bit`, `none`, or `as-the-run`.
 
     Raises:
         UserError: no run there, one that cannot be written to, or no base model to be had.
     """
     run = open_run(folder)
     check_writable(folder)  # every verb leaves its result there
-    host, tokenizer = base_model(run, model, device)
+    host, tokenizer = base_model(run, model, device, device_map=device_map, load_in=load_in)
     for students in run.layers.values():
         for layer in students.values():
             layer.to(device)
@@ -62,18 +78,28 @@ def open_with_model(folder: Path, *, model: str | None, device: str) -> Opened:
 
 
 def base_model(
-    run: Run, name: str | None, device: str
+    run: Run,
+    name: str | None,
+    device: str,
+    *,
+    device_map: str | dict[str, int | str] | None = None,
+    load_in: str = AS_THE_RUN,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and tokenizer that a run's layers are for, or those of another name."""
-    dtype = run.recipe.dtype
+    how: dict[str, Any] = {
+        "device": device,
+        "dtype": run.recipe.dtype,
+        "device_map": device_map,
+        "load_in": quantised_as(load_in, run.recipe.load_in),
+    }
     if name is not None:
         path = resolve_model(name)
-        return load_model(path, device=device, dtype=dtype), load_tokenizer(path)
+        return load_model(path, **how), load_tokenizer(path)
     if run.base_model is None:
         raise UserError(f"run {run.folder} does not say its base model; give it with --model")
     path, revision = resolve_model(run.base_model), run.record["base_model"].get("revision")
     try:
-        host = load_model(path, device=device, dtype=dtype, revision=revision)
+        host = load_model(path, revision=revision, **how)
         return host, load_tokenizer(path, revision=revision)
     except UserError as error:
         raise UserError(

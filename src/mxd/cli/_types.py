@@ -1,5 +1,6 @@
 """Parameter types of the command line: lists, counts, and YAML files of flags."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -114,15 +115,32 @@ def _as_typed(item: Any, param: click.Parameter, ctx: click.Context) -> Any:
     """A value of a YAML file in the form that the flag's own type takes."""
     if isinstance(item, bool):
         return item
+
+    def text(part: Any) -> str:
+        return _encodable(str(part), param, ctx)
+
     if getattr(param, "multiple", False):  # a flag that may be given again: a list, or one value
         parts = item if isinstance(item, list) else [item]
         if all(isinstance(part, (str, int, float)) for part in parts):
-            return [str(part) for part in parts]
+            return [text(part) for part in parts]
     if isinstance(item, (str, int, float)):
-        return str(item)
+        return text(item)
     if isinstance(item, list) and isinstance(param.type, Listed):
-        return [str(part) for part in item]
+        return [text(part) for part in item]
     raise click.BadParameter(f"got {item!r}, expected one value as on a command line", ctx, param)
+
+
+def _encodable(text: str, param: click.Parameter, ctx: click.Context) -> str:
+    """The text, if a command line could hold it: the system ends texts at NUL and knows bytes."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        text = "\0"
+    if "\0" in text:
+        raise click.BadParameter(
+            "got a text with NUL or half a character, expected one as on a command line", ctx, param
+        )
+    return text
 
 
 def _flags(path: Path) -> dict[Any, Any]:

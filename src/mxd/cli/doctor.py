@@ -11,6 +11,7 @@ from mxd._json_files import json_object_or_none
 from mxd.cli._measure import HELD_OUT, held_out_text, measure
 from mxd.cli._options import options
 from mxd.cli._paths import check_json_target, check_writable, write_json
+from mxd.cli._places import place_flags
 from mxd.cli._run import MODEL_OPTIONS, command_line, open_with_model
 from mxd.cli._screen import _one_line, console
 from mxd.cli._types import COUNT, with_config
@@ -36,9 +37,7 @@ _NEEDED = {"nmse", "cross_entropy", "width", "dead_fraction", "static_nmse"}
     "--json", "json_file", type=click.Path(path_type=Path), help="File for the findings."
 )  # fmt: skip
 @with_config
-def doctor(
-    run: Path, tokens: int, anew: bool, model: str | None, device: str, json_file: Path | None
-) -> None:
+def doctor(run: Path, tokens: int, anew: bool, json_file: Path | None, **flags: Any) -> None:
     """Say of each layer of RUN whether it is healthy, and if not, what is wrong.
 
     Names the failure signatures that it finds (dead experts, rank collapse, a dense MLP in
@@ -54,7 +53,7 @@ def doctor(
     figures = f"eval/{HELD_OUT}.json"
     if evaluation is None:
         figures = f"measured on at most {tokens} tokens"
-        opened = open_with_model(run, model=model, device=device)
+        opened = open_with_model(run, **place_flags(flags))
         screen.print(f"Measuring on {tokens:,} tokens of held-out text …", markup=False)
         text = held_out_text(opened, tokens=tokens)
         evaluation = measure(opened, text, tokens=tokens, screen=screen)

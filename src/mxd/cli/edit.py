@@ -10,6 +10,7 @@ from mxd.cli._editing import STUDY_OPTIONS, check_study_flags, run_study
 from mxd.cli._edits import CHECK_TOKENS, check_layer_target, edits_of, firing_frequencies
 from mxd.cli._options import given_flags, options
 from mxd.cli._paths import check_json_target, write_json
+from mxd.cli._places import place_flags
 from mxd.cli._run import (
     MODEL_OPTIONS,
     SITE_OPTION,
@@ -96,7 +97,7 @@ def _edit(folder: Path, json_file: Path | None, flags: dict[str, Any]) -> None:
     units = sorted(unit for unit in named if unit is not None)
     fires = None
     if not flags["no_check"]:
-        fires = firing_frequencies(run, site, layer, units, flags["model"], flags["device"])
+        fires = firing_frequencies(run, site, layer, units, place_flags(flags))
     changed.save_pretrained(out)
     screen.print(Text(_one_line(f"Edited {name} at {site}, saved in {out}:")))
     for edit in edits:

@@ -18,6 +18,7 @@ from mxd.cli._measure import (
 )
 from mxd.cli._options import options
 from mxd.cli._paths import check_json_target, write_json
+from mxd.cli._places import place_flags
 from mxd.cli._run import MODEL_OPTIONS, chosen_layers, open_with_model
 from mxd.cli._screen import _one_line, console, show_figures, show_together
 from mxd.cli._texts import chosen_texts, show_texts
@@ -83,7 +84,7 @@ def evaluate_run(run: Path, json_file: Path | None, **flags: Any) -> None:
     them). With --student, only its figures in eval/ are written.
     """
     check_json_target(json_file)
-    opened = open_with_model(run, model=flags["model"], device=flags["device"])
+    opened = open_with_model(run, **place_flags(flags))
     layers = chosen_layers(opened.run, flags["student"])
     texts = chosen_texts(opened, flags)
     if flags["student"] and any(text.name == HELD_OUT for text in texts):

@@ -13,6 +13,7 @@ from rich.console import Console
 from mxd.cli._harvest_screen import harvest_progress
 from mxd.cli._options import PREFETCH_OPTION, SITE_OPTIONS, options, source_options
 from mxd.cli._paths import check_json_target, lasting, write_json
+from mxd.cli._places import PLACE_OPTIONS
 from mxd.cli._recipe import text_from_flags
 from mxd.cli._screen import console
 from mxd.cli._types import COUNT, DEVICE, with_config
@@ -93,6 +94,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--device", type=DEVICE, default="cpu", show_default=True, help="Such as cpu, cuda, cuda:1."
 )
+@options(PLACE_OPTIONS)
 @click.option("--revision", help="Commit or branch of the model on the hub.")
 @click.option(
     "--out", type=click.Path(path_type=Path),
@@ -117,7 +119,12 @@ def harvest_activations(model: str, **flags: Any) -> None:
     check_target(out, None, overwrite=flags["overwrite"])
     resolved, screen = resolve_model(model), console()
     host = load_model(
-        resolved, device=recipe.device, dtype=recipe.model_dtype, revision=flags["revision"]
+        resolved,
+        device=recipe.device,
+        dtype=recipe.model_dtype,
+        revision=flags["revision"],
+        device_map=flags["device_map"],
+        load_in=recipe.load_in,
     )
     tokenizer = load_tokenizer(resolved, revision=flags["revision"])
     with _keeping(out), harvest_progress(screen, out) as progress:
@@ -143,6 +150,7 @@ def _recipe(flags: dict[str, Any]) -> HarvestRecipe:
         layers=flags["layers"] or (),
         sites=flags["site"] or (),
         model_dtype=flags["model_dtype"],
+        load_in=flags["load_in"],
         **{
             name: flags[name]
             for name in (

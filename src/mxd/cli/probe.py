@@ -12,6 +12,7 @@ from rich.text import Text
 
 from mxd.cli._options import options
 from mxd.cli._paths import check_json_target, write_json
+from mxd.cli._places import place_flags
 from mxd.cli._run import (
     MODEL_OPTIONS,
     SITE_OPTION,
@@ -102,7 +103,7 @@ def probe_run(run: Path, json_file: Path | None, **flags: Any) -> None:
         take=flags["take"],
         seed=flags["seed"],
     )
-    opened = open_with_model(run, model=flags["model"], device=flags["device"])
+    opened = open_with_model(run, **place_flags(flags))
     layers = chosen_layers(opened.run, flags["student"], flags["site"])
     screen = console()
     document: dict[str, Any] = {}

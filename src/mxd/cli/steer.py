@@ -11,6 +11,7 @@ import click
 from mxd.cli._judges import JUDGE_OPTIONS, endpoint_judges, offline_judge
 from mxd.cli._options import options
 from mxd.cli._paths import check_json_target, write_json
+from mxd.cli._places import place_flags
 from mxd.cli._run import (
     MODEL_OPTIONS,
     SITE_OPTION,
@@ -138,7 +139,7 @@ def _samples(run: Path, sampling: Sampling, flags: dict[str, Any]) -> dict[str, 
     if len(flags["strength"]) != 1:
         raise UserError("got several values of --strength, expected one; a --study sweeps them")
     (strength,) = flags["strength"]
-    opened = open_with_model(run, model=flags["model"], device=flags["device"])
+    opened = open_with_model(run, **place_flags(flags))
     site, name, layer = one_sparse_layer(opened.run, flags["student"], flags["site"])
     for unit in flags["expert"]:
         check_unit(layer, unit)
@@ -186,7 +187,7 @@ def _study(run: Path, sampling: Sampling, json_file: Path | None, flags: dict[st
         sampling=sampling,
         batch_rows=flags["batch_rows"],
     )
-    opened = open_with_model(run, model=flags["model"], device=flags["device"])
+    opened = open_with_model(run, **place_flags(flags))
     layers = chosen_layers(opened.run, flags["student"], flags["site"])
     _check_prompt(opened, sampling, flags)
     judges: list[Any] = list(endpoint_judges(run, flags))

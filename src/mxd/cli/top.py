@@ -9,6 +9,7 @@ from rich.console import Console
 
 from mxd.cli._options import options
 from mxd.cli._paths import check_json_target, write_json
+from mxd.cli._places import place_flags
 from mxd.cli._run import (
     MODEL_OPTIONS,
     SITE_OPTION,
@@ -66,7 +67,7 @@ def top(run: Path, expert: tuple[tuple[int, ...], ...], count: int, **flags: Any
     Without --expert, the usage of all experts is summed up, and the most telling ones are shown.
     """
     check_json_target(flags["json_file"])
-    opened = open_with_model(run, model=flags["model"], device=flags["device"])
+    opened = open_with_model(run, **place_flags(flags))
     site, name, layer = one_sparse_layer(opened.run, flags["student"], flags["site"])
     asked = list(dict.fromkeys(number for numbers in expert for number in numbers))
     _check(layer, name, asked)

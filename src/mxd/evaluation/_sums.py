@@ -13,7 +13,7 @@ from mxd.errors import NotANumberError, UserError
 from mxd.evaluation.prediction import PredictionTotals, kl_divergence, token_losses
 from mxd.evaluation.reconstruction import ReconstructionTotals
 from mxd.evaluation.replay import Replay
-from mxd.host import Resume, find_site, graft, record
+from mxd.host import Resume, find_site, graft, input_device, record
 from mxd.layers import Layer
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Sums:
         if not layers or not any(layers.values()):
             raise UserError("got no layers to evaluate, expected at least one")
         self.model, self.layers = model, layers
-        self.device = next(model.parameters()).device
+        self.device = input_device(model)
         self.sites = {name: find_site(model, name) for name in layers}
         for site, students in layers.items():
             for layer in students.values():
@@ -73,7 +73,10 @@ class Sums:
         tokens = contexts.tokens.to(self.device)
         with record(self.model, list(self.sites.values())) as values, self._resume.remember():
             logits = self.model(tokens, use_cache=False).logits
-            activations = dict(values)
+            # Sites may be on other devices than the tokens.
+            activations = {
+                site: (x.to(self.device), y.to(self.device)) for site, (x, y) in values.items()
+            }
         self.batches += 1
         for site, pair in activations.items():
             if not all(bool(values.isfinite().all()) for values in pair):

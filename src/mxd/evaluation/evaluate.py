@@ -11,7 +11,7 @@ from mxd.errors import UserError
 from mxd.evaluation._assemble import assemble
 from mxd.evaluation._sums import SiteLayers, Sums
 from mxd.evaluation.figures import Evaluation
-from mxd.host import MLPSite, capture
+from mxd.host import MLPSite, capture, input_device
 from mxd.layers import Layer, take_statistics
 
 _REFERENCE_TOKENS = 16_384
@@ -98,7 +98,7 @@ def _take_statistics(
     contexts: Iterable[Contexts],
 ) -> None:
     """Take means from the evaluation text for layers that were stored without any."""
-    device = next(model.parameters()).device
+    device = input_device(model)
     found = [
         capture(model, list(sites.values()), batch.tokens.to(device))
         for batch in _first(contexts, _REFERENCE_TOKENS)

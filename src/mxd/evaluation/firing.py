@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mxd.data import Contexts
 from mxd.errors import UserError
-from mxd.host import capture, find_site
+from mxd.host import capture, find_site, input_device
 from mxd.layers import SparseLayer
 
 
@@ -86,7 +86,7 @@ def find_firings(
         UserError: no text.
     """
     sites = [find_site(model, site) for site in layers]
-    device = next(model.parameters()).device
+    device = input_device(model)
     ids: list[Tensor] = []
     held: dict[str, list[tuple[Tensor, Tensor]]] = {site: [] for site in layers}
     for batch in contexts:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mxd.errors import UserError
+from mxd.host._weights import hook_device
 
 
 def tensor_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
@@ -72,9 +73,32 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 def dummy_token_ids(model: nn.Module) -> Int[Tensor, "2 3"]:
     """A few ids that any vocabulary has, on the model's device."""
-    parameter = next(model.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
-    return torch.arange(1, 7, device=device).reshape(2, 3) % _vocabulary_size(model)
+    ids = torch.arange(1, 7, device=input_device(model))
+    return ids.reshape(2, 3) % _vocabulary_size(model)
+
+
+def input_device(model: nn.Module) -> torch.device:
+    """Where token ids are to be sent: to where the model's embedding is, or runs.
+
+    Args:
+        model: a language model, on one device or spread over several.
+    """
+    embedding = _embedding(model)
+    found = None if embedding is None else hook_device(embedding)
+    if found is not None:
+        return found
+    parameters = None if embedding is None else next(embedding.parameters(), None)
+    parameter = next(model.parameters(), None) if parameters is None else parameters
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+def _embedding(model: nn.Module) -> nn.Module | None:
+    if not isinstance(model, PreTrainedModel):
+        return None
+    try:
+        return model.get_input_embeddings()
+    except NotImplementedError:
+        return None
 
 
 def _vocabulary_size(model: nn.Module) -> int:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mxd.host._weights import full_tensor, is_quantised
+
 
 @dataclass(frozen=True, eq=False)
 class Projection:
@@ -22,20 +24,20 @@ class Projection:
 
     @property
     def weight(self) -> Float[Tensor, "d_to d_from"]:
-        """The map as (outputs, inputs): a detached view of the host's own tensor."""
-        weight = self.module.weight
-        assert isinstance(weight, Tensor)
-        full = weight.detach().T if is_conv1d(self.module) else weight.detach()
+        """The map as (outputs, inputs), detached: a view of the host's own tensor if it is dense.
+
+        What is quantised is unpacked, what is offloaded is fetched, each time anew.
+        """
+        weight = full_tensor(self.module, "weight")
+        assert weight is not None
+        full = weight.T if is_conv1d(self.module) else weight
         return full[self.start : self.start + self.d_to]
 
     @property
     def bias(self) -> Float[Tensor, "d_to"] | None:
         """The bias as a detached view, or None."""
-        bias = getattr(self.module, "bias", None)
-        if bias is None:
-            return None
-        assert isinstance(bias, Tensor)
-        return bias.detach()[self.start : self.start + self.d_to]
+        bias = full_tensor(self.module, "bias")
+        return None if bias is None else bias[self.start : self.start + self.d_to]
 
     def halves(self) -> tuple[Projection, Projection]:
         """The two maps that are fused in this one, in the order of their outputs."""
@@ -53,6 +55,8 @@ def is_conv1d(module: nn.Module) -> bool:
 
 def as_projection(name: str, module: nn.Module) -> Projection | None:
     """The module as a linear map, or None where it is none (or is quantised out of sight)."""
+    if is_quantised(module):  # its weight is packed, and has another shape
+        return Projection(name, module, int(module.in_features), int(module.out_features))  # type: ignore[arg-type]
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or weight.ndim != 2 or not weight.is_floating_point():
         return None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mxd.errors import UserError
 from mxd.host._linear import Projection
+from mxd.host._weights import full_tensor, hook_device
 from mxd.layers._dense_weights import DenseWeights
 
 Boundary = Literal["module", "split", "residual"]
@@ -57,11 +58,15 @@ class MLPSite:
     parts: Parts | None = field(default=None, repr=False)
     """The linear maps; None for an opaque site."""
     like: Tensor | None = field(default=None, repr=False)
-    """An empty tensor with the device and dtype of x, for modules without parameters."""
+    """An empty tensor with the device and dtype of x, for modules without such parameters."""
 
     @property
     def device(self) -> torch.device:
-        """Where the site's weights are."""
+        """Where the site's weights are, or where they are brought to when they are needed."""
+        for module in self.module.modules():
+            found = hook_device(module)
+            if found is not None:
+                return found
         return self._example().device
 
     @property
@@ -75,7 +80,7 @@ class MLPSite:
         return torch.empty(0) if example is None else example
 
     def dense_weights(self) -> DenseWeights:
-        """The MLP's weights, as detached views of the host's own tensors.
+        """The MLP's weights, as detached views of the host's own tensors where those are dense.
 
         Returns:
             encoder (d_hidden, d_in), decoder (d_hidden, d_out), for a GLU encoder_up
@@ -108,16 +113,24 @@ class MLPSite:
     def tensors(self) -> list[Tensor | None]:
         """Every weight of the site in a fixed order, None for an absent bias."""
         if self.parts is None:
-            return [p.detach() for _, p in sorted(self.module.named_parameters())]
+            names = sorted(name for name, _ in self.module.named_parameters())
+            return [full_tensor(*_owner(self.module, name)) for name in names]
         maps = (self.parts.encoder, self.parts.up, self.parts.decoder)
         return [t for m in maps if m is not None for t in (m.weight, m.bias)]
+
+
+def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module that has a parameter itself, and the parameter's name in it."""
+    parent, _, own = name.rpartition(".")
+    return module.get_submodule(parent), own
 
 
 def site_fingerprint(site: MLPSite) -> str:
     """Sixteen hexadecimal digits that tell the site's dense weights from others.
 
     The weights are rounded to bfloat16 first, so that one checkpoint gives one fingerprint in
-    float32 and in bfloat16. (float16 rounds differently, and may give another.)
+    float32 and in bfloat16. (float16 rounds differently, and may give another.) Quantised weights
+    count as what they unpack to: they are other weights than those they were made from.
 
     Raises:
         UserError: the weights are not loaded (meta device).

@@ -24,11 +24,13 @@ from mxd.host._activation import (
 )
 from mxd.host._blocks import Candidate
 from mxd.host._linear import Projection
+from mxd.host._weights import is_quantised
 
 logger = logging.getLogger(__name__)
 
 _TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1e-2}  # relative; a few roundings of each
 _FLOAT32_TOLERANCE = 2e-5  # the two forms of GELU are 1e-4 apart
+_QUANTISED_TOLERANCE = 5e-2  # LLM.int8 rounds what goes into a product too
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +88,16 @@ def _without_residual(candidate: Candidate, x: Tensor) -> Tensor | None:
 def _sample(encoder: Projection) -> Float[Tensor, "1 4 d_in"]:
     """Random x for which the hidden units are neither tiny nor all saturated."""
     weight, generator = encoder.weight, torch.Generator().manual_seed(0)
+    if weight.is_meta:  # of any size, as a configuration claims
+        return weight.new_empty(1, 4, encoder.d_from)
     x = torch.randn(1, 4, encoder.d_from, generator=generator).to(weight.device, weight.dtype)
-    spread = 1.0 if x.is_meta else float(F.linear(x, weight).float().std())
+    spread = float(F.linear(x, weight).float().std())
     return x * (2.0 / spread) if spread > 0 else x
 
 
-def _agree(expected: Tensor, actual: Tensor) -> bool:
+def _agree(expected: Tensor, actual: Tensor, quantised: bool = False) -> bool:
     tolerance = _TOLERANCE.get(actual.dtype, _FLOAT32_TOLERANCE)
+    tolerance = _QUANTISED_TOLERANCE if quantised else tolerance
     error = (expected.float() - actual.float()).norm()
     return bool(error <= tolerance * actual.float().norm())
 
@@ -117,14 +122,15 @@ def explain(candidate: Candidate, observation: Observation, configured: Sequence
 
     Returns:
         A finding with `verified` True, False (no activation fits; activation None), or None
-        (the model is on the meta device and there is nothing to compare).
+        (the model is on the meta device, or gives NaN or infinity: there is nothing to compare).
     """
     guessed = replace(guess(candidate, configured), adds_residual=observation.adds_residual)
-    if observation.x.is_meta:
+    if observation.x.is_meta or not observation.y.isfinite().all():
         return guessed
     names = (guessed.activation, *configured, *distinct_activations())
     for name in dict.fromkeys(name for name in names if name is not None):
-        if _agree(_recompute(candidate, observation.x, name), observation.y):
+        recomputed = _recompute(candidate, observation.x, name)
+        if _agree(recomputed, observation.y, is_quantised(candidate.encoder.module)):
             return replace(guessed, activation=name, verified=True)
     return replace(guessed, activation=None, verified=False)
 

@@ -10,6 +10,8 @@ from torch import nn
 from mxd.errors import UserError
 from mxd.host._blocks import find_blocks
 from mxd.host._site import MLPSite
+from mxd.host._weights import is_quantised
+from mxd.host.placing import has_several_processes
 
 
 @contextlib.contextmanager
@@ -31,8 +33,19 @@ def compiled_blocks(
         How many blocks are compiled.
 
     Raises:
-        UserError: the model has no stack of blocks, or a site is in none of them.
+        UserError: the model has no stack of blocks, a site is in none of them, or the model is
+            spread or quantised.
     """
+    if any(hasattr(module, "_hf_hook") or is_quantised(module) for module in model.modules()):
+        raise UserError(
+            "got a model that is spread or quantised to compile, expected a plain one; train "
+            "without compiling the model"
+        )
+    if has_several_processes(model):
+        raise UserError(
+            "got a model in parts on several processes to compile, expected a whole one; train "
+            "without compiling the model"
+        )
     blocks = find_blocks(model)
     indices = {site.layer_index for site in sites}
     if not indices or None in indices:

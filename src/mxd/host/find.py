@@ -6,16 +6,18 @@ import difflib
 import logging
 from collections.abc import Iterable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mxd.errors import UserError
 from mxd.host._activation import configured_names
 from mxd.host._blocks import Candidate, describe_block, find_blocks, mlp_candidates
-from mxd.host._calls import dummy_token_ids, eval_mode
+from mxd.host._calls import dummy_token_ids, eval_mode, input_device
 from mxd.host._opaque import opaque_site
 from mxd.host._site import Boundary, MLPSite, Parts
 from mxd.host._taps import StopForward, Tap, recording
 from mxd.host._verify import Finding, Observation, explain, guess, observe
+from mxd.host._weights import is_quantised, stored_dtype
 from mxd.host._wrapper import ungrafted
 
 logger = logging.getLogger(__name__)
@@ -149,7 +151,7 @@ def _observe_split(
     if not candidates:
         return {}
     taps = {c: Tap(str(i), c.encoder.module, c.decoder.module) for i, c in enumerate(candidates)}
-    if next(model.parameters()).is_meta:
+    if input_device(model).type == "meta":
         return None
     with recording(model, list(taps.values()), stop=True) as values:
         try:
@@ -187,7 +189,15 @@ def _site(index: int, finding: Finding) -> MLPSite:
         boundary=_boundary(finding),
         module=candidate.encoder.module if candidate.split else candidate.module,
         parts=Parts(candidate.encoder, candidate.up, candidate.decoder, finding.activation_name),
+        like=_like(candidate.encoder.module),
     )
+
+
+def _like(module: nn.Module) -> Tensor | None:
+    """An empty tensor that says what a packed weight does not."""
+    if not is_quantised(module):
+        return None
+    return torch.empty(0, dtype=stored_dtype(module), device=next(module.parameters()).device)
 
 
 def _boundary(finding: Finding) -> Boundary:

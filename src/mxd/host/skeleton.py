@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from mxd.errors import UserError
-from mxd.host.loading import _LOADING_ERRORS, _check_causal, _precision, _refusal, _source
+from mxd.host.model_config import MOST_BLOCKS, read_model_config
+from mxd.host.sources import CHECK_CONFIG, Source, find_source
 
-MOST_BLOCKS = 2_000
-"""A configuration that claims more is not believed: the modules themselves take memory."""
-_BUILDING_ERRORS = (
-    *_LOADING_ERRORS, TypeError, AttributeError, AssertionError, ArithmeticError,
-)  # fmt: skip
+_MOST_TENSORS = 400_000
 _EXPECTED = "a hub id or a folder with the config.json of a causal language model"
 
 
@@ -39,13 +40,8 @@ def load_skeleton(
         UserError: there is no such model, the hub cannot be reached, it is not a causal language
             model, or its configuration describes none that can be built.
     """
-    name, options = _source(name_or_path, revision)
-    try:
-        config = AutoConfig.from_pretrained(name, **options)
-    except _BUILDING_ERRORS as error:
-        raise _refusal(name, error, options, _EXPECTED) from error
-    _check_causal(name, config)
-    return skeleton_of(config, dtype=dtype, name=name)
+    source = find_source(name_or_path, revision, _EXPECTED)
+    return skeleton_of(read_model_config(source, _EXPECTED), dtype=dtype, name=source.name)
 
 
 def skeleton_of(
@@ -67,17 +63,51 @@ def skeleton_of(
             f"got {name!r} with {blocks} blocks, expected 1 to {MOST_BLOCKS}; "
             "look at num_hidden_layers in its config.json"
         )
-    asked = _precision(dtype, torch.device("meta"))
+    asked = precision_of(dtype, torch.device("meta"))
     precision = asked if isinstance(asked, torch.dtype) else _stated_dtype(config)
-    try:
+    with Source(name, {}).refused(_EXPECTED, CHECK_CONFIG), _few_tensors():
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config)
+            model: Any = AutoModelForCausalLM.from_config(copy.deepcopy(config))
         model.tie_weights()
-    except _BUILDING_ERRORS as error:
-        raise _refusal(name, error, {}, _EXPECTED) from error
     nn.Module.to(model, dtype=precision)
     skeleton: PreTrainedModel = model.eval().requires_grad_(False)
     return skeleton
+
+
+def precision_of(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype | str:
+    """The precision that a model is loaded in; "auto" for the checkpoint's own.
+
+    Raises:
+        UserError: there is no such type of numbers with fractions.
+    """
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else "auto"
+    if isinstance(dtype, torch.dtype) or dtype == "auto":
+        return dtype
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise UserError(
+            f"got dtype {dtype!r}, expected auto, float32, bfloat16 or float16; choose one of these"
+        )
+    return found
+
+
+@contextmanager
+def _few_tensors() -> Iterator[None]:
+    """Stop where more parameters are made than a model has: each takes memory, also on meta."""
+    made = 0
+
+    def count(_module: nn.Module, _name: str, _parameter: nn.Parameter) -> None:
+        nonlocal made
+        made += 1
+        if made > _MOST_TENSORS:
+            raise ValueError(f"its configuration describes more than {_MOST_TENSORS} tensors")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _stated_dtype(config: PretrainedConfig) -> torch.dtype:

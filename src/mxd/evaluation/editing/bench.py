@@ -11,7 +11,7 @@ from mxd.data import Contexts
 from mxd.errors import UserError
 from mxd.evaluation.prediction import token_losses
 from mxd.evaluation.replay import Replay
-from mxd.host import find_site, graft, record
+from mxd.host import find_site, graft, input_device, record
 from mxd.layers import Codes, Layer, SparseLayer
 
 
@@ -53,7 +53,7 @@ class Bench:
     def __init__(self, model: nn.Module, site: str, excluded: Sequence[int] = ()) -> None:
         self.model, self.site = model, find_site(model, site)
         self.excluded = tuple(excluded)
-        self.device = next(model.parameters()).device
+        self.device = input_device(model)
 
     def check(self, layer: Layer) -> None:
         """Refuse a layer that does not fit the site."""
@@ -71,7 +71,8 @@ class Bench:
             tokens = batch.tokens.to(self.device)
             with record(self.model, [self.site]) as values:
                 logits = self.model(tokens, use_cache=False).logits
-                x, y = values[self.site.name]
+                # The site may be on another device than the tokens.
+                x, y = (value.to(self.device) for value in values[self.site.name])
             if not bool(x.isfinite().all() and y.isfinite().all()):
                 raise UserError(
                     f"NaN or infinite activations at site {self.site.name}; check the model's "

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from mxd.evaluation._layers import most_positions
+from mxd.host import input_device
 
 _BATCH = 64
 
@@ -60,7 +61,7 @@ class TextReader:
     def _pass(
         self, prompt: list[int], ids: list[list[int]]
     ) -> tuple[Float[np.ndarray, "texts"], Float[np.ndarray, "texts d"]]:
-        device = next(self._model.parameters()).device
+        device = input_device(self._model)
         longest = max(1, *map(len, ids))
         lengths = torch.tensor([len(row) for row in ids], device=device)
         begin = prompt or [ids[0][0] if ids[0] else 0]  # the first token needs one before it

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mxd.errors import UserError
 from mxd.evaluation.probing.tokens import Rows
-from mxd.host import capture, find_site
+from mxd.host import capture, find_site, input_device
 from mxd.layers import SparseLayer
 
 SparseLayers = Mapping[str, Mapping[str, SparseLayer]]
@@ -59,7 +59,7 @@ def collect(
         UserError: activations that are not finite.
     """
     sites = {name: find_site(model, name) for name in layers}
-    device = next(model.parameters()).device
+    device = input_device(model)
     parts = {site: _Parts({name: [] for name in of}) for site, of in layers.items()}
     order: list[int] = []
     done = 0
@@ -71,7 +71,7 @@ def collect(
         numbers, flat, pooling = _pooling(rows, texts, tokens.shape[1], offset)
         kept = np.isin(numbers, dense_rows)
         for site, (x, y) in activations.items():
-            x, y = (value.flatten(0, 1)[flat.to(device)] for value in (x, y))
+            x, y = (value.flatten(0, 1)[flat.to(value.device)] for value in (x, y))
             if not (bool(x.isfinite().all()) and bool(y.isfinite().all())):
                 raise UserError(
                     f"NaN or infinite activations at site {site}; check the model's weights and "

@@ -17,6 +17,7 @@ from transformers import (
 
 from mxd.errors import UserError
 from mxd.evaluation._layers import most_positions
+from mxd.host import input_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def encode_prompt(
             f"got a prompt of {len(ids)} tokens and {room} to write, expected at most {most} in "
             "all, the model's longest text; give fewer"
         )
-    return torch.tensor(ids, device=next(model.parameters()).device)
+    return torch.tensor(ids, device=input_device(model))
 
 
 def uniform_draws(sampling: Sampling) -> Float[Tensor, "samples tokens"]:
