@@ -99,6 +99,24 @@ def check_inside(path: Path) -> None:
         )
 
 
+def check_below(path: Path, root: Path) -> None:
+    """Refuse a path that leaves a folder by a link in any of its parts.
+
+    Args:
+        path: made of the folder's own path and names below it.
+        root: the folder, which may be a link itself.
+
+    Raises:
+        UserError: it leads elsewhere.
+    """
+    try:
+        inside = root.resolve() in path.resolve().parents
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle
+        raise UserError(f"{path} is a link that leads nowhere ({error})") from None
+    if not inside:
+        raise UserError(f"{path} leads out of {root} by a link, expected none; put a copy there")
+
+
 def cannot_read(path: Path, error: OSError) -> UserError:
     """The error for a file that the system does not give."""
     return UserError(

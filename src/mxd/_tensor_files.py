@@ -30,6 +30,7 @@ _TYPES = {
     "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
     "C64": torch.complex64,
     "I64": torch.int64,
     "I32": torch.int32,
@@ -127,7 +128,7 @@ class TensorFile:
                 if first.startswith(_PICKLE_STARTS) and not _could_be_length(first, size):
                     raise UserError(
                         f"{self.path} is a pickle, which is never read; expected safetensors; "
-                        "save the layer so"
+                        "save it so"
                     )
                 if not _could_be_length(first, size):
                     raise ValueError("its header is longer than the file, or than any should be")

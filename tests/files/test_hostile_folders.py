@@ -17,6 +17,8 @@ from mxd.data import read_manifest
 from mxd.errors import UserError
 from mxd.layers import Layer
 from mxd.training import Recipe, TextRecipe, open_run
+from mxd.training.checkpoints import CheckpointWriter, Part
+from mxd.training.checkpoints.folder import read_checkpoint
 from mxd.training.run_folder import write_run
 
 SITE, STUDENT = "h.1.mlp", "mxd-k3-w9-s0"
@@ -140,7 +142,34 @@ def test_run_with_a_link_out_of_it(run: Path, name: str) -> None:
     (run / "eval").mkdir()
     (run / name).rename(run.parent / "elsewhere")
     (run / name).symlink_to(run.parent / "elsewhere")
-    refused(open_run, run, "is a link out of its folder")
+    refused(open_run, run, "is a link out of its folder|leads out of .* by a link")
+
+
+@pytest.mark.parametrize("name", [f"layers/{SITE}", f"layers/{SITE}/{STUDENT}"])
+def test_run_whose_layers_lie_elsewhere(run: Path, name: str) -> None:
+    (run / name).rename(run.parent / "elsewhere")
+    (run / name).symlink_to(run.parent / "elsewhere")
+    refused(open_run, run, "leads out of .* by a link")
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/step-00000004"])
+def test_checkpoint_that_lies_elsewhere(run: Path, name: str) -> None:
+    folder = run / "checkpoints" / "step-00000004"
+    writer = CheckpointWriter(run, keep=1)
+    writer.save(4, Part({}, {"stream-0.safetensors": {"a": torch.ones(3)}}))
+    writer.wait()
+    assert read_checkpoint(folder).step == 4
+    (run / name).rename(run.parent / "elsewhere")
+    (run / name).symlink_to(run.parent / "elsewhere")
+    refused(read_checkpoint, folder, "leads out of .* by a link")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
+def test_layer_whose_means_are_no_file(folder: Path, make: Callable[[Path], None]) -> None:
+    (folder / "statistics.safetensors").unlink(missing_ok=True)
+    mxd.layers.load(folder)  # it may have none
+    make(folder / "statistics.safetensors")
+    refused(mxd.layers.load, folder, "expected a plain file")
 
 
 def test_manifest_that_is_a_pipe(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from mxd._outside_files import (
     MissingFileError,
+    check_below,
     check_inside,
     is_folder,
     is_there,
@@ -88,6 +89,22 @@ def test_links_of_the_hubs_cache_are_followed(tmp_path: Path) -> None:
     (snapshot / "out.json").symlink_to("../../../../../other")
     with pytest.raises(UserError, match="link out of its folder"):
         check_inside(snapshot / "out.json")
+
+
+def test_links_in_any_part_of_a_path_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "b").mkdir(parents=True)
+    root = tmp_path / "root"
+    (root / "a" / "b").mkdir(parents=True)
+    (root / "out").symlink_to("../elsewhere")
+    (root / "in").symlink_to("a")
+    (root / "loop").symlink_to("loop")
+    (tmp_path / "named").symlink_to("root")
+    for base in (root, tmp_path / "named"):
+        for name in ("a/b", "in/b", "none/at/all"):
+            check_below(base / name, base)
+        for name in ("out", "out/b", "../elsewhere", "."):
+            with pytest.raises(UserError, match="leads out"):
+                check_below(base / name, base)
 
 
 def test_long_messages_lose_their_middle() -> None:

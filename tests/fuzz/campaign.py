@@ -109,7 +109,10 @@ def tried(target: Target, mutations: Sequence[tuple[str, Mutation]], work: Path)
         tally.tried += 1
         tally.places.add(f"{file}:{mutation.place}")
         tally.parsed += past_first_parse(copy / file)
+        loaded = tally.loaded
         failure = _outcome(target, copy, out, mark, peak, tally)
+        if mutation.forbidden and tally.loaded > loaded:
+            failure = f"{failure or ''} followed a link out of the folder"
         if failure:
             label = {"file": file, "place": mutation.place, "change": str(mutation.what)}
             tally.failures.append({**label, "failure": failure})

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.cli._parts import save_tokenizer
 from tests.fuzz.campaign import Target
-from tests.fuzz.spoiling import spoiled
+from tests.fuzz.spoiling import linked, spoiled
 from tests.helpers.tiny_models import VOCABULARY, tiny_model
 from tests.training._parts import tiny_recipe
 from transformers import PreTrainedTokenizerFast
@@ -32,6 +32,7 @@ def checkpoint_targets(root: Path, mark: Path) -> list[Target]:
     newest = Path("checkpoints") / f"step-{saved_steps(run)[0]:08d}"
     names = ("checkpoint.json", "student-0.safetensors", "stream-0.safetensors")
     files = spoiled(run, tuple(str(newest / name) for name in names), mark)
+    files |= linked(run, (str(newest), "checkpoints"))
     load = partial(_read, newest)
     return [
         Target("checkpoint", run, files, load, _use),

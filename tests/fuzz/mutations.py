@@ -29,6 +29,8 @@ class Mutation:
     """The file's new content, or what makes it; None where `make` puts something else there."""
     make: Callable[[Path], None] | None = None
     """Puts something other than a plain file there."""
+    forbidden: bool = False
+    """Whether what is so changed must be refused, however good its content is."""
 
     def apply(self, path: Path) -> None:
         """Put the change in the file's place; the old file stays as it is for whoever maps it."""
@@ -180,6 +182,11 @@ def special_files(mark: Path) -> Iterator[Mutation]:
     yield Mutation("file", "pickle", pickle.dumps(Trap(mark)))
     yield Mutation("file", "old pickle", pickle.dumps(Trap(mark), protocol=0))
     yield Mutation("file", "zip", b"PK\x03\x04" + bytes(200))
+
+
+def link_to(good: Path) -> Mutation:
+    """A link to a sound file or folder elsewhere, which must not be followed."""
+    return Mutation("link", "to a good one", None, lambda path: path.symlink_to(good), True)
 
 
 def edits(document: Any, mark: Path) -> Iterator[Edit]:

@@ -33,12 +33,15 @@ def main() -> int:
         os.chdir(root)
         targets = every_target(root / "good", root / "ran")
         tallies: dict[str, Tally] = {}
+        owed = 0  # of targets that have too few
         for number, (target, count) in enumerate(shares(targets, arguments.mutations)):
             if arguments.only is not None and arguments.only not in target.name:
                 continue
             work = root / f"work-{number}"
             work.mkdir()
-            mutations = chosen(target, count, random.Random(f"{arguments.seed} {target.name}"))
+            dice = random.Random(f"{arguments.seed} {target.name}")
+            mutations = chosen(target, count + owed, dice)
+            owed += count - len(mutations)
             tallies[target.name] = tried(target, mutations, work)
             print(table(tallies).splitlines()[-2], flush=True)  # noqa: T201
     print(table(tallies))  # noqa: T201

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from tests.cli._parts import save_tokenizer, small, write_text
 from tests.fuzz.campaign import Target
-from tests.fuzz.spoiling import spoiled
+from tests.fuzz.spoiling import linked, spoiled
 from tests.helpers.tiny_models import tiny_model
 from tests.layers._examples import KINDS, described, filled, inputs
 from tests.report.synthetic import Synthetic
@@ -71,8 +71,10 @@ def run_targets(root: Path, mark: Path) -> list[Target]:
     layer = next((folder / "layers").glob("*/mxd*")).relative_to(folder)
     files = ("run.json", str(layer / "config.json"), str(layer / "model.safetensors"))
     figures = (str(path.relative_to(folder)) for path in sorted((folder / "eval").glob("*.json")))
+    folders = ("layers", "eval", str(layer), str(layer.parent))
+    mutations = spoiled(folder, files, mark) | linked(folder, folders)
     return [
-        Target("run", folder, spoiled(folder, files, mark), open_run, use_run, weight=3),
+        Target("run", folder, mutations, open_run, use_run, weight=3),
         Target("doctor", folder, spoiled(folder, tuple(figures), mark), open_run, use_figures),
     ]
 

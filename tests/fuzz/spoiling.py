@@ -12,6 +12,7 @@ from tests.fuzz.mutations import (
     byte_mutations,
     json_line_mutations,
     json_mutations,
+    link_to,
     special_files,
     yaml_mutations,
 )
@@ -25,6 +26,11 @@ def spoiled(
 ) -> dict[str, Callable[[], Iterable[Mutation]]]:
     """Every mutation of some files of a folder."""
     return {file: partial(_mutations, folder, file, mark) for file in files}
+
+
+def linked(folder: Path, names: Iterable[str]) -> dict[str, Callable[[], Iterable[Mutation]]]:
+    """Files or folders that are replaced by links to good ones, which must not be followed."""
+    return {name: partial(lambda place: [link_to(place)], folder / name) for name in names}
 
 
 def _mutations(folder: Path, file: str, mark: Path) -> Iterable[Mutation]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tests.fuzz.campaign import Target
 from tests.fuzz.checkpoints import checkpoint_targets
+from tests.fuzz.models import model_targets
 from tests.fuzz.runs import layer_targets, report_target, run_targets
 from tests.fuzz.texts import cache_targets, text_targets, yaml_targets
 
@@ -26,6 +27,7 @@ def every_target(root: Path, mark: Path, *, pictures: bool = True) -> list[Targe
         checkpoint_targets,
         text_targets,
         yaml_targets,
+        model_targets,
     )
     targets = []
     for number, make in enumerate(makers):

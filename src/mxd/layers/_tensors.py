@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mxd._outside_files import MissingFileError
 from mxd._tensor_files import TensorFile
 from mxd.errors import UserError
 
@@ -36,11 +37,12 @@ def read_means(path: Path, d_out: int) -> dict[str, Tensor]:
     """The means over training tokens that the file holds, each (d_out,); none where it is absent.
 
     Raises:
-        UserError: no safetensors, or other shapes or types.
+        UserError: no plain file, no safetensors, or other shapes or types.
     """
-    if not path.is_file():
+    try:
+        file = open_tensors(path)
+    except MissingFileError:
         return {}
-    file = open_tensors(path)
     names = [name for name in _MEANS if name in file.entries]
     file.check(dict.fromkeys(names, (d_out,)), says="config.json", only=False)
     return _floats(file, names)

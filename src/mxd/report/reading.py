@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from mxd._json_files import json_object_or_none, parse_json
-from mxd._outside_files import MissingFileError, read_plain
+from mxd._outside_files import MissingFileError, check_below, read_plain
 from mxd.errors import UserError
 
 Document = dict[str, Any]
 FAITHFULNESS = "faithfulness"
 _MOST_BYTES = 256 << 20
+_MOST_LINES = 2_000_000  # each becomes a dictionary, whatever it takes in the file
+_CONTAINERS_PER_LINE = 2
 _LISTS = ("layers", "geometry", "specialisation", "differences", "sites", "together", "findings")
 
 
@@ -50,7 +52,7 @@ def read_run_files(folder: Path, record: Document | None = None) -> RunFiles:
     if not (folder / "run.json").is_file() and record is None:
         raise UserError(f"got {folder}, expected the folder of a run, with a run.json in it")
     problems: list[str] = []
-    known = _read(folder / "run.json", problems) if record is None else record
+    known = _read(folder / "run.json", folder, problems) if record is None else record
     return RunFiles(
         folder,
         known,
@@ -73,7 +75,7 @@ def mappings(value: Any) -> list[Document]:
 
 def _documents(folder: Path, problems: list[str]) -> Iterator[tuple[str, Document]]:
     for path in sorted(folder.glob("*.json")):
-        content = _read(path, problems)
+        content = _read(path, folder.parent, problems)
         if content:
             for key in _LISTS:
                 if key in content:
@@ -92,11 +94,16 @@ def _kind(stem: str, content: Document) -> str:
 
 def _training(folder: Path, problems: list[str]) -> Iterator[tuple[tuple[str, str], Document]]:
     for path in sorted(folder.glob("*/*/config.json")):
-        summary = mapping(_read(path, problems).get("training"))
+        summary = mapping(_read(path, folder.parent, problems).get("training"))
         yield (path.parent.parent.name, path.parent.name), summary
 
 
-def _read(path: Path, problems: list[str]) -> Document:
+def _read(path: Path, run: Path, problems: list[str]) -> Document:
+    try:
+        check_below(path, run)
+    except UserError:
+        problems.append(f"{_short(path)} leads out of the run's folder and is left out.")
+        return {}
     content = json_object_or_none(path, _MOST_BYTES)
     if content is not None:
         return content
@@ -107,12 +114,19 @@ def _read(path: Path, problems: list[str]) -> Document:
 def _lines(path: Path, problems: list[str]) -> list[Document]:
     """The rows of a log; a run that was cut off ends in half a line."""
     try:
-        lines = read_plain(path, _MOST_BYTES).decode("utf-8", "replace").splitlines()
+        content = read_plain(path, _MOST_BYTES)
+        check_below(path, path.parent)
     except MissingFileError:
         return []
     except UserError:
         problems.append(f"{_short(path)} cannot be read and is left out.")
         return []
+    if content.count(b"\n") > _MOST_LINES or content.count(b"{") + content.count(b"[") > (
+        _CONTAINERS_PER_LINE * _MOST_LINES
+    ):
+        problems.append(f"{_short(path)} has more than {_MOST_LINES} rows and is left out.")
+        return []
+    lines = content.decode("utf-8", "replace").splitlines()
     rows = [_row(line) for line in lines if line]
     damaged = sum(row is None for row in rows)
     if damaged:
