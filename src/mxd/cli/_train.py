@@ -125,15 +125,17 @@ def train(
 
 def show_training(screen: Console, run: Run) -> None:
     """A line for each student: its error, and whether it was still falling."""
-    for site, students in run.layers.items():
-        screen.print(f"\n{site}", markup=False)
-        for name, layer in students.items():
-            training = layer.provenance.training
-            last = training["nmse_last_tenth"]
-            falling = ", still falling" if training["still_falling"] else ""
-            found = (
-                "diverged; lower its learning rate"
-                if last is None
-                else f"NMSE {last:.4f} over the last tenth of the run{falling}"
-            )
-            screen.print(f"  {name}: {found}", markup=False)
+    shown = None
+    for site, name, layer in run.each():
+        if site != shown:
+            screen.print(f"\n{site}", markup=False)
+            shown = site
+        training = layer.provenance.training
+        last = training["nmse_last_tenth"]
+        falling = ", still falling" if training["still_falling"] else ""
+        found = (
+            "diverged; lower its learning rate"
+            if last is None
+            else f"NMSE {last:.4f} over the last tenth of the run{falling}"
+        )
+        screen.print(f"  {name}: {found}", markup=False)

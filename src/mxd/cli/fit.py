@@ -44,7 +44,7 @@ def fit_layers(model: str, **flags: Any) -> None:
         trained = train(model, recipe, flags, out=out, screen=screen)
         if here.first:
             write_json(flags["json_file"], trained.run.record)
-        show_training(screen, trained.run)
+            show_training(screen, trained.run)
         screen.print(f"\nRun: {out}\nNext: mxd eval {out}", markup=False)
 
 

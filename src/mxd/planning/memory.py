@@ -180,10 +180,7 @@ def _whole_items(share: Share, device: Device, host: str) -> list[Item]:
     if sharded or not device.is_cpu:
         found.append(Item("a whole layer, before it is cut or moved", host, max(sizes), ("start",)))
     if sharded:
-        found.append(Item("layers, put together", host, sum(sizes), ("finish",)))
+        found.append(Item("a layer, put together", host, max(sizes), ("finish",)))
     elif not device.is_cpu:
         found.append(Item("a whole layer, on its way to a file", host, max(sizes), ("finish",)))
-    if share.division.ranks > 1:
-        every = WEIGHT * sum(student.parameters for student in share.training.students)
-        found.append(Item("all layers of the run, read back", host, every, ("finish",)))
     return found

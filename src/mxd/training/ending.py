@@ -7,7 +7,7 @@ from mxd.data import common_fingerprint
 from mxd.layers import Layer
 from mxd.training.checkpoints import remove_left
 from mxd.training.loop import Workers
-from mxd.training.run import Run, open_run, student_folder
+from mxd.training.run import Run, student_folder
 from mxd.training.run_folder import write_run
 from mxd.training.statistics import store_means
 from mxd.training.summary import TextRead, summarise
@@ -34,7 +34,8 @@ def finish(workers: Workers, record: dict[str, Any], folder: Path | None) -> Run
         layer = team.whole(student.layer, student.companions)
         if layer is None:  # another process stores it
             continue
-        layers.setdefault(student.site, {})[student.name] = layer
+        if team.size == 1:
+            layers.setdefault(student.site, {})[student.name] = layer
         if folder is not None:
             layer.save_pretrained(student_folder(folder, student.site, student.name))
     record["data"] = {
@@ -48,8 +49,6 @@ def finish(workers: Workers, record: dict[str, Any], folder: Path | None) -> Run
         write_run(folder, record)
         if record["complete"]:
             remove_left(folder)
-        if team.size > 1:
-            layers = open_run(folder).layers
     return Run(recipe, layers, record, folder)
 
 

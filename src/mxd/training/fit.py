@@ -96,8 +96,8 @@ def fit(
             data parallel. It does not belong to the run, which can go on with another.
 
     Returns:
-        The run: its layers, in evaluation mode, and its record. Of several processes the first has
-        all layers, read from the folder; the others have those that they stored.
+        The run: its layers, in evaluation mode, and its record. Of several processes none holds
+        layers any more: `Run.each` and `open_run` read them from the folder.
 
     Raises:
         UserError: something about model, text, recipe or folder that the caller can mend. Nothing
@@ -111,7 +111,7 @@ def fit(
     earlier = find_earlier(folder, resume, overwrite, team)
     if folder is not None and is_done(folder, earlier.record, recipe, accept_changes):
         logger.warning("the run in %s is finished: there is nothing to resume", folder)
-        return open_run(folder)
+        return open_run(folder) if team.size == 1 else Run(recipe, {}, earlier.record or {}, folder)
     recipe = with_shards(recipe, team, earlier)
     check_before(model, recipe, None if resume else folder, overwrite, team)
     model.eval()

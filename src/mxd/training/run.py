@@ -1,5 +1,6 @@
 """What a training run leaves behind, in memory or in its folder."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -20,11 +21,26 @@ class Run:
     recipe: Recipe
     """What was run."""
     layers: dict[str, dict[str, Layer]]
-    """The layers by site's name and student's name."""
+    """The layers by site's name and student's name; none where several processes trained them,
+    since one host need not have room for all: `each` reads one at a time, `open_run` all."""
     record: dict[str, Any] = field(default_factory=dict)
     """The content of run.json."""
     folder: Path | None = None
     """Where it is stored; None for a run in memory."""
+
+    def each(self) -> Iterator[tuple[str, str, Layer]]:
+        """Every layer, after the names of its site and of its student.
+
+        Raises:
+            UserError: a layer that has to be read is not there, or damaged.
+        """
+        if self.layers or self.folder is None:
+            for site, students in self.layers.items():
+                for name, layer in students.items():
+                    yield site, name, layer
+            return
+        for site, name, path in _layer_folders(self.folder, self.record):
+            yield site, name, load(path)
 
     @property
     def base_model(self) -> str | None:
@@ -45,20 +61,28 @@ def open_run(folder: str | Path) -> Run:
     _check_record(folder, record)
     recipe = from_dict(Recipe, record.get("recipe"), folder / RUN_FILE)
     layers: dict[str, dict[str, Layer]] = {}
+    for site, name, path in _layer_folders(folder, record):
+        layers.setdefault(site, {})[name] = load(path)
+    if not layers:
+        raise UserError(f"run {folder} has no layers, expected at least one trained student")
+    return Run(recipe, layers, record, folder)
+
+
+def _layer_folders(folder: Path, record: dict[str, Any]) -> Iterator[tuple[str, str, Path]]:
+    """Site, student and folder of every layer that a run lists."""
+    seen: set[Path] = set()
     entries = record.get("students")
     for entry in entries if isinstance(entries, list) else []:
         path = _inside(folder, entry)
-        if entry["name"] in layers.get(entry["site"], {}):
+        if path in seen:
             raise UserError(f"{folder / RUN_FILE} is damaged: it lists {entry['name']!r} twice")
         if not is_folder(path):
             raise UserError(
                 f"run {folder} lacks the folder {path} of its layer {entry['name']}, expected "
                 "every layer that its run.json lists; fetch it again, or train again"
             )
-        layers.setdefault(entry["site"], {})[entry["name"]] = load(path)
-    if not layers:
-        raise UserError(f"run {folder} has no layers, expected at least one trained student")
-    return Run(recipe, layers, record, folder)
+        seen.add(path)
+        yield entry["site"], entry["name"], path
 
 
 def student_folder(run_folder: Path, site: str, student: str) -> Path:
