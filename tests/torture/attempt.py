@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from torch.distributed import TCPStore
 
 LONGEST = 300.0
 """Seconds after which a process that neither ends nor is killed counts as hung."""
-SILENCE = 20.0
-"""Seconds that the processes of an attempt wait for each other; users wait longer."""
 LOOK = 0.0005
 """Seconds between two looks."""
 
@@ -132,9 +129,6 @@ def _child(arguments: Sequence[str], log: Path, variables: dict[str, str]) -> No
         os.dup2(file.fileno(), 2)
     if variables:
         os.environ |= variables
-        from mxd.training import distributed
-
-        distributed.world = partial(distributed.world, timeout_seconds=SILENCE)  # type: ignore[assignment]
     from mxd.cli.main import run
 
     os._exit(run(list(arguments)))

@@ -6,6 +6,9 @@ from pathlib import Path
 from tests.cli._parts import save_tokenizer, small, write_text
 from tests.helpers.tiny_models import tiny_model
 
+SILENCE = 20.0
+"""Seconds that several processes wait for each other; users wait longer."""
+
 
 def prepare(folder: Path) -> None:
     """Save a tiny model, its tokenizer and a text."""
@@ -39,6 +42,7 @@ def fit_command(
             "checkpoint_every": every,
             "out": out,
             "layout": f"{divided}={ranks}" if divided else None,
+            "distributed_timeout": SILENCE / 60 if divided else None,
             **flags,
         }
         return ["fit", str(folder / "model"), *small(**chosen), "--resume"]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from tests.torture.attempt import SILENCE, Attempt
+from tests.torture.attempt import Attempt
+from tests.torture.commands import SILENCE
 from tests.torture.outcome import (
     begun_at,
     difference,
