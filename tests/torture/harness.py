@@ -123,6 +123,8 @@ def _kill(
         attempt.until(lambda: begun_at(run) > since)
     attempt.pass_time(draw.uniform(0, (0.5 * takes, 0.3 * takes, takes)[kind]))
     if kind == 1:
+        if toll.kills % 2:  # every other time it is not the run's first
+            attempt.until(lambda: has_checkpoint(run))
         attempt.until(lambda: writing_since(run, attempt.began))
         attempt.pass_time(draw.uniform(0, 0.01))
     victims = [draw.choice(attempt.processes)] if way.one_alone else None

@@ -12,7 +12,7 @@ from tests.training._parts import make_student, tiny_recipe
 from tests.training.test_resume import EVERY, died_at, weights
 
 from mxd.training import CheckpointOptions, fit, loop
-from mxd.training.checkpoints import CheckpointWriter, Part, folder, joining, saved_steps, writer
+from mxd.training.checkpoints import CheckpointWriter, Part, folder, saved_steps, writer
 from mxd.training.checkpoints.folder import read_checkpoint
 from mxd.training.metrics_log import MetricsLog
 
@@ -172,20 +172,47 @@ def test_rows_that_are_missing_are_told_of_and_none_is_left_in_part(tmp_path, ca
         assert ("are missing" in caplog.text) == (left < size)
 
 
-def test_a_joint_checkpoint_that_fails_leaves_no_folder_for_long(tmp_path, monkeypatch):
-    monkeypatch.setattr(joining, "FOLDER_SECONDS", 0.1)
+def test_a_joint_checkpoint_that_fails_leaves_no_folder_for_long(tmp_path):
     first, second = (CheckpointWriter(tmp_path, keep=9, rank=rank, ranks=2) for rank in (0, 1))
     part = Part({"students": [], "streams": []}, {})
     second.save(2, part)  # the first one has given this checkpoint up, or never began it
     second.wait()
-    assert second.failure == "process 0 did not begin the checkpoint"
-    assert not (tmp_path / "checkpoints").exists()
-    left = tmp_path / "checkpoints" / ".step-00000002.new"
-    left.mkdir(parents=True)
-    monkeypatch.setattr(joining, "FOLDER_SECONDS", 60.0)
-    second.save(4, part)
+    assert second.failure is None
+    second.save(4, part)  # whoever comes first
+    second.wait()
     first.save(4, part)
-    for one in (second, first):
-        one.wait()
-        assert one.failure is None
-    assert [path.name for path in left.parent.iterdir()] == ["step-00000004"]
+    first.wait()
+    assert (first.failure, second.failure) == (None, None)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
+
+
+def test_nothing_is_left_to_do_for_who_has_told(tmp_path, monkeypatch):
+    """The first process may rename the folder as soon as all others have told."""
+    rename = Path.replace
+
+    def seal_at_once(self: Path, target: Path) -> Path:
+        found = rename(self, target)
+        if Path(target).name == "process-1.json":
+            self.parent.rename(tmp_path / "sealed")
+        return found
+
+    monkeypatch.setattr(Path, "replace", seal_at_once)
+    second = CheckpointWriter(tmp_path, keep=9, rank=1, ranks=2)
+    second.save(2, Part({"students": [], "streams": []}, {}))
+    second.wait()
+    assert second.failure is None
+    assert (tmp_path / "sealed" / "process-1.json").is_file()
+
+
+def test_who_could_not_begin_says_so_at_once(tmp_path, monkeypatch):
+    """Waiting for the first process would keep it from noticing that this one is gone."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(Part, "copied", fail)
+    second = CheckpointWriter(tmp_path, keep=9, rank=1, ranks=2)
+    second.save(2, Part({"students": [], "streams": []}, {}))
+    assert second.failure == "no room"
+    told = tmp_path / "checkpoints" / ".step-00000002.new" / "process-1.json"
+    assert "no room" in told.read_text()

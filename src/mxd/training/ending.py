@@ -5,7 +5,7 @@ from typing import Any
 
 from mxd.data import common_fingerprint
 from mxd.layers import Layer
-from mxd.training.checkpoints import remove_left
+from mxd.training.checkpoints import remove_left, remove_unfinished
 from mxd.training.loop import Workers
 from mxd.training.run import Run, student_folder
 from mxd.training.run_folder import write_run
@@ -49,6 +49,7 @@ def finish(workers: Workers, record: dict[str, Any], folder: Path | None) -> Run
         write_run(folder, record)
         if record["complete"]:
             remove_left(folder)
+            remove_unfinished(folder)
     return Run(recipe, layers, record, folder)
 
 

@@ -203,13 +203,18 @@ def delete(folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def remove_unfinished(run: Path) -> None:
-    """Delete what a process left that was killed while it wrote or deleted a checkpoint."""
-    _remove(run, _UNFINISHED)
+def remove_unfinished(run: Path, *, but: int | None = None) -> None:
+    """Delete what a process left that was killed, or failed, while it wrote a checkpoint.
+
+    Args:
+        run: the run's folder.
+        but: a step whose checkpoint is being written.
+    """
+    _remove(run, _UNFINISHED, but=None if but is None else f".{step_name(but)}.new")
 
 
-def _remove(run: Path, names: re.Pattern[str]) -> None:
+def _remove(run: Path, names: re.Pattern[str], but: str | None = None) -> None:
     folder = run / CHECKPOINTS
     for path in folder.iterdir() if folder.is_dir() else ():
-        if names.fullmatch(path.name):
+        if names.fullmatch(path.name) and path.name != but:
             shutil.rmtree(path, ignore_errors=True)

@@ -7,36 +7,17 @@ from threading import Event
 from time import monotonic
 from typing import Any
 
-from mxd._durable_files import replace_text
+from mxd._durable_files import replace_whole
 from mxd._json_files import read_json_object
 from mxd.errors import CannotWriteError
 
 PATIENCE_SECONDS = 3600.0
 """How long the first process waits for what another one has to write: as long as processes wait
 for one another. One that is known to be lost is not waited for."""
-FOLDER_SECONDS = 90.0
-"""How long the others wait for the first one to begin: as long as a network's file system may take
-to show a new folder."""
 _LOOK_SECONDS = 0.02
 _MAX_JSON_BYTES = 64 << 20
 _JOINED = ("students", "streams")
 """Lists of a checkpoint.json of which each process has entries."""
-
-
-def await_folder(folder: Path, deserted: Event) -> None:
-    """Wait until the first process has made the folder of a checkpoint.
-
-    Args:
-        folder: the folder.
-        deserted: set when a process is known to be gone.
-
-    Raises:
-        OSError: it does not make it.
-    """
-    limit = monotonic() + FOLDER_SECONDS
-    while not folder.is_dir():
-        if deserted.wait(_LOOK_SECONDS) or monotonic() > limit:
-            raise OSError("process 0 did not begin the checkpoint")
 
 
 def tell(folder: Path, rank: int, said: Mapping[str, Any]) -> None:
@@ -47,7 +28,10 @@ def tell(folder: Path, rank: int, said: Mapping[str, Any]) -> None:
     """
     if not folder.is_dir():  # the first process has given this checkpoint up
         raise CannotWriteError(f"{folder} is gone, expected the folder of a checkpoint")
-    replace_text(_place(folder, rank), json.dumps(said, allow_nan=False))
+    text = json.dumps(said, allow_nan=False)
+    # Once it has its name the first process may seal the checkpoint and rename the folder: nothing
+    # may be left to be done in it. That one brings all names to the disk.
+    replace_whole(_place(folder, rank), lambda place: place.write_text(text, encoding="utf-8"))
 
 
 def hear(folder: Path, rank: int, deserted: Event) -> dict[str, Any]:

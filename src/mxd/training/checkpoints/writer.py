@@ -30,7 +30,7 @@ from mxd.training.checkpoints.folder import (
     saved_steps,
     step_name,
 )
-from mxd.training.checkpoints.joining import await_folder, hear, joined, tell
+from mxd.training.checkpoints.joining import hear, joined, tell
 
 logger = logging.getLogger(__name__)
 _REMEDY = "train fewer students in a run"
@@ -131,7 +131,7 @@ class CheckpointWriter:
         new = self._folder / f".{step_name(step)}.new"
         if self._rank:
             with suppress(CannotWriteError, OSError):
-                await_folder(new, self._deserted)
+                new.mkdir(parents=True, exist_ok=True)  # it may have failed before the first began
                 tell(new, self._rank, {"failure": self.failure})
         else:
             shutil.rmtree(new, ignore_errors=True)
@@ -139,11 +139,10 @@ class CheckpointWriter:
     def _write(self, step: int, part: Part) -> None:
         final = self._folder / step_name(step)
         new = self._folder / f".{final.name}.new"
-        if self._rank:
-            await_folder(new, self._deserted)
-        else:
-            remove_unfinished(self._folder.parent)  # what failed at earlier steps
-            new.mkdir(parents=True)
+        if not self._rank:
+            remove_unfinished(self._folder.parent, but=step if self._others else None)
+        # Whoever comes first makes it: who waits for one that is gone does not notice that.
+        new.mkdir(parents=True, exist_ok=True)
         files = {name: write_tensors(new / name, part.files[name]) for name in part.files}
         if self._rank:
             tell(new, self._rank, {"content": dict(part.content), "files": files})
