@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import random
 import shutil
 import struct
@@ -202,10 +203,10 @@ def _parses(path: Path, content: bytes) -> bool:
 
 
 def shares(targets: Sequence[Target], count: int) -> Iterator[tuple[Target, int]]:
-    """How many mutations each target gets of so many in all."""
+    """How many mutations each target gets of so many in all, rounded up."""
     total = sum(target.weight for target in targets)
     for target in targets:
-        yield target, max(1, round(count * target.weight / total))
+        yield target, math.ceil(count * target.weight / total)
 
 
 _COLUMNS = ("tried", "parsed", "loaded", "refused", "failed", "places")
