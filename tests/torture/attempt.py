@@ -1,7 +1,9 @@
 """One attempt at a command: the process that runs it, or several as under torchrun."""
 
+import faulthandler
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
@@ -94,9 +96,18 @@ class Attempt:
             process.join(max(0.0, limit - time.monotonic()))
         if None in self.codes:
             late = [rank for rank, code in enumerate(self.codes) if code is None]
+            self._dump(late)
             self.kill()
             raise HungError(f"no end of ranks {late} in {seconds} s:\n{self.tail()}")
         return self.codes
+
+    def _dump(self, ranks: Sequence[int]) -> None:
+        """Let processes that hang write into the log where they are."""
+        for rank in ranks:
+            pid = self.processes[rank].pid
+            if pid is not None:
+                os.kill(pid, signal.SIGUSR1)
+        time.sleep(1.0)
 
     def succeed(self, seconds: float = LONGEST) -> None:
         """Wait for all to end, with exit code 0.
@@ -110,7 +121,7 @@ class Attempt:
 
     def tail(self) -> str:
         """What was said last."""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-60:])
 
 
 def _as_torchrun(rank: int, ranks: int, port: int) -> dict[str, str]:
@@ -127,6 +138,7 @@ def _child(arguments: Sequence[str], log: Path, variables: dict[str, str]) -> No
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    faulthandler.register(signal.SIGUSR1, sys.stderr)
     if variables:
         os.environ |= variables
     from mxd.cli.main import run

@@ -42,6 +42,9 @@ def _groups_of(here: World, text: str, expected: dict[str, list[list[int]]]) -> 
             assert group is None, name
             continue
         assert dist.get_process_group_ranks(group) == members, name
+        # Not torch's own default, after which a lost process would be noticed far too late.
+        patience = group._get_backend(torch.device("cpu")).options._timeout
+        assert patience.total_seconds() == 30, name
         own = torch.tensor([[here.rank]])
         assert gather_rows(own, agreed_split(1, group), group).flatten().tolist() == members
 

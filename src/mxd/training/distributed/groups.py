@@ -8,6 +8,7 @@ import torch.distributed as dist
 from mxd.errors import UserError
 from mxd.training.distributed.collectives import Group
 from mxd.training.distributed.layout import Layout
+from mxd.training.distributed.world import group_timeout
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ class Groups:
             layout=layout,
             place=(place[0], place[1], place[2]),
             everyone=dist.group.WORLD,
-            data=_unless_alone(mesh.get_group("data")),
-            experts=_unless_alone(mesh.get_group("experts")),
+            # The mesh's own groups would wait for 30 minutes, whatever was asked for.
+            data=_own_of(ranks.permute(1, 2, 0).flatten(0, 1)),
+            experts=_own_of(ranks.flatten(0, 1)),
             batch=_own_of(ranks.flatten(1)),
             replicas=_own_of(ranks.transpose(0, 1).flatten(1)),
         )
@@ -81,7 +83,7 @@ class Groups:
 
 def _own_of(rows: torch.Tensor) -> Group:
     """The group among these rows of ranks that this rank is in."""
-    group, _ = dist.new_subgroups_by_enumeration(rows.tolist())
+    group, _ = dist.new_subgroups_by_enumeration(rows.tolist(), timeout=group_timeout())
     return _unless_alone(group)
 
 

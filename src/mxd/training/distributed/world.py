@@ -118,13 +118,24 @@ def _own_device(wanted: torch.device, local_rank: int) -> torch.device:
     return place
 
 
+def group_timeout() -> timedelta | None:
+    """How long a group's members wait for one another: as long as the run's processes do.
+
+    torch gives new groups a default of its own. None where somebody else has joined the processes.
+    """
+    return _joined[-1] if _joined else None
+
+
+_joined: list[timedelta] = []
+
+
 def _join(place: torch.device, timeout_seconds: float) -> None:
     on_gpu = place.type == "cuda"
     # Without a device_id: with one, torch makes the mesh's groups by splitting NCCL's communicator,
     # and those have no gloo to agree over.
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(seconds=timeout_seconds)
-    )
+    timeout = timedelta(seconds=timeout_seconds)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timeout)
+    _joined[:] = [timeout]
 
 
 def _note_the_end(rank: int) -> None:
