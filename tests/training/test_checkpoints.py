@@ -12,7 +12,7 @@ from tests.training._parts import make_student, tiny_recipe
 from tests.training.test_resume import EVERY, died_at, weights
 
 from mxd.training import CheckpointOptions, fit, loop
-from mxd.training.checkpoints import CheckpointWriter, Part, folder, saved_steps, writer
+from mxd.training.checkpoints import CheckpointWriter, Part, folder, joining, saved_steps, writer
 from mxd.training.checkpoints.folder import read_checkpoint
 from mxd.training.metrics_log import MetricsLog
 
@@ -216,3 +216,14 @@ def test_who_could_not_begin_says_so_at_once(tmp_path, monkeypatch):
     assert second.failure == "no room"
     told = tmp_path / "checkpoints" / ".step-00000002.new" / "process-1.json"
     assert "no room" in told.read_text()
+
+
+def test_who_said_nothing_is_not_waited_for_once_all_have_told(tmp_path, monkeypatch):
+    """One whose disk was too full to say so, too."""
+    monkeypatch.setattr(joining, "SEEN_SECONDS", 0.1)
+    first = CheckpointWriter(tmp_path, keep=9, rank=0, ranks=2)
+    first.save(2, Part({"students": [], "streams": []}, {}))
+    first.all_have_told()
+    first.wait()
+    assert first.failure == "process 1 did not write its part"
+    assert not saved_steps(tmp_path)

@@ -135,6 +135,7 @@ class Saver:
         if not self._team.speaks:
             self._writer.wait()
         self._team.all(True)
+        self._writer.all_have_told()
         self._writer.wait()
 
     def _abandon(self) -> None:

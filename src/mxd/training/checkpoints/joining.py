@@ -1,7 +1,7 @@
 """One checkpoint of several processes: each says what it wrote, and the first puts it together."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -14,6 +14,8 @@ from mxd.errors import CannotWriteError
 PATIENCE_SECONDS = 3600.0
 """How long the first process waits for what another one has to write: as long as processes wait
 for one another. One that is known to be lost is not waited for."""
+SEEN_SECONDS = 30.0
+"""How long a file that another process has written may take to be seen by the first one."""
 _LOOK_SECONDS = 0.02
 _MAX_JSON_BYTES = 64 << 20
 _JOINED = ("students", "streams")
@@ -34,21 +36,21 @@ def tell(folder: Path, rank: int, said: Mapping[str, Any]) -> None:
     replace_whole(_place(folder, rank), lambda place: place.write_text(text, encoding="utf-8"))
 
 
-def hear(folder: Path, rank: int, deserted: Event) -> dict[str, Any]:
+def hear(folder: Path, rank: int, deserted: Event, limit: Callable[[], float]) -> dict[str, Any]:
     """What a process said; waits for it.
 
     Args:
         folder: the checkpoint's folder.
         rank: the process.
         deserted: set when a process is known to be gone.
+        limit: until when to wait, by `time.monotonic`; it may change meanwhile.
 
     Raises:
         OSError: it could not write its part, or says nothing.
     """
     path = _place(folder, rank)
-    limit = monotonic() + PATIENCE_SECONDS
     while not path.is_file():
-        if deserted.wait(_LOOK_SECONDS) or monotonic() > limit:
+        if deserted.wait(_LOOK_SECONDS) or monotonic() > limit():
             # It may have written its part and died after that.
             if path.is_file():
                 break

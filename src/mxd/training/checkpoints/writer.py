@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from mxd._durable_files import cannot_write, replace_text, sha256_of, sync_file, sync_folder
 from mxd._json_files import parse_json
 from mxd.errors import CannotWriteError, UserError
+from mxd.training.checkpoints import joining
 from mxd.training.checkpoints.folder import (
     CHECKPOINTS,
     FORMAT,
@@ -80,6 +82,7 @@ class CheckpointWriter:
         self._folder, self._keep = run / CHECKPOINTS, keep
         self._rank, self._others = rank, range(1, ranks)
         self._deserted = threading.Event()
+        self._limit = 0.0
         self._thread: threading.Thread | None = None
         self.failure: str | None = None
         """Why the newest checkpoint could not be written; None where it could."""
@@ -89,6 +92,7 @@ class CheckpointWriter:
     def save(self, step: int, part: Part) -> None:
         """Save a state; returns once it is copied, and waits for the checkpoint before it."""
         self.wait()
+        self._limit = monotonic() + joining.PATIENCE_SECONDS
         try:
             copied = part.copied()
         except (MemoryError, RuntimeError) as error:  # no room for a second state
@@ -98,6 +102,10 @@ class CheckpointWriter:
             target=self._guarded, args=(step, copied), name="mxd-checkpoint"
         )
         self._thread.start()
+
+    def all_have_told(self) -> None:
+        """Wait no longer than for a file system: all others have told of their parts, or will not."""
+        self._limit = min(self._limit, monotonic() + joining.SEEN_SECONDS)
 
     def desert(self) -> None:
         """Wait no longer for other processes: one of them is gone."""
@@ -149,7 +157,7 @@ class CheckpointWriter:
             return
         content: Mapping[str, Any] = part.content
         if self._others:
-            told = [hear(new, rank, self._deserted) for rank in self._others]
+            told = [hear(new, rank, self._deserted, lambda: self._limit) for rank in self._others]
             content, files = joined(content, files, told)
         seal(new, {"step": step, **content}, files)
         if final.exists():
