@@ -104,7 +104,7 @@ class CheckpointWriter:
         self._thread.start()
 
     def all_have_told(self) -> None:
-        """Wait no longer than for a file system: all others have told of their parts, or will not."""
+        """Wait no longer than for a file system: all others have told, or never will."""
         self._limit = min(self._limit, monotonic() + joining.SEEN_SECONDS)
 
     def desert(self) -> None:
