@@ -24,7 +24,13 @@ def popen(*arguments):
     return subprocess.Popen(
         [sys.executable, "-m", "mxd", *map(str, arguments)],
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment,
+        preexec_fn=_hears_ctrl_c,
     )  # fmt: skip
+
+
+def _hears_ctrl_c():
+    """Whatever started the tests may have them ignore it, as shells do in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_a_checkpoint(process, out, seconds=120):

@@ -22,7 +22,7 @@ from tests.fuzz.targets import every_target
 
 from mxd.errors import UserError
 
-MUTATIONS = 500
+MUTATIONS = 300
 
 
 @pytest.fixture(autouse=True)
