@@ -24,7 +24,7 @@ def popen(*arguments):
     return subprocess.Popen(
         [sys.executable, "-m", "mxd", *map(str, arguments)],
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment,
-        preexec_fn=_hears_ctrl_c,
+        preexec_fn=_hears_ctrl_c,  # noqa: PLW1509 (it takes no lock)
     )  # fmt: skip
 
 
